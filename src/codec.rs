@@ -1,0 +1,35 @@
+//! The wire formats, each in a file of its own: [`v1`].
+//!
+//! A decoder is a small state machine that is fed whatever has arrived and says `None` while that
+//! is too little. It checks a length against its bound before it reserves anything. It never reads,
+//! waits or knows the time. `docs/protocol.md` is the specification; its examples are the tests'.
+
+pub mod v1;
+
+/// What a peer can do wrong on the wire. No variant carries text of the peer unescaped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// An answer that starts with neither `OK` nor `ERROR`.
+    #[error("the answer starts with neither OK nor ERROR: {0}")]
+    Status(String),
+    /// A name longer than the protocol allows.
+    #[error("a name of {0} bytes is announced, more than is allowed")]
+    NameLength(u32),
+    /// A size that no file can have.
+    #[error("a size of {0} bytes is announced, more than any file has")]
+    Size(u64),
+    /// A checksum that is not 32 hexadecimal digits.
+    #[error("the checksum is not 32 hexadecimal digits")]
+    Checksum,
+    /// Bytes after the end of what was announced.
+    #[error("more bytes arrived than were announced")]
+    Excess,
+    /// The connection ended in the middle of a message.
+    #[error("the connection ended in the middle of a message")]
+    Truncated,
+    /// The connection itself failed. Decoders make no such error; the trait that they implement
+    /// wants the conversion.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}

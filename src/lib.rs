@@ -1,0 +1,24 @@
+//! **oneport**: a file server and downloader over raw TCP.
+//!
+//! Start reading at [`codec::v1`] for the words on the wire, then follow a download: the listener
+//! and the connection in `server`, the rules in `service`, the disk in `storage`; on the other side
+//! `client`. `ARCHITECTURE.md` is the map.
+//!
+//! Modules stand in layers; imports point down, never up (`tests/suite/layers.rs` checks it):
+//!
+//! ```text
+//! L5 assembly  app, config, logging, and the binaries
+//! L4 edges     server, client
+//! L3 rules     service
+//! L2 stores    storage, staged, fileops
+//! L1 words     codec, digest, error, limits, names, progress, sniff, text
+//! ```
+
+pub mod codec;
+pub mod digest;
+pub mod error;
+pub mod limits;
+pub mod names;
+pub mod progress;
+pub mod sniff;
+pub mod text;

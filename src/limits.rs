@@ -1,0 +1,119 @@
+//! Every bound of the system, named, with its unit, in one place.
+//!
+//! A number that a user may change is the default of an option and is named here; a number that
+//! nobody needs to change is a constant here. No other module states a bound of its own.
+
+use std::time::Duration;
+
+/// Longest file name on the wire, in bytes.
+pub const NAME_MAX: usize = 4096;
+
+/// Longest single component of a file name, in bytes (what Linux file systems hold).
+pub const COMPONENT_MAX: usize = 255;
+
+/// Deepest file name, in components.
+pub const DEPTH_MAX: usize = 64;
+
+/// Symbolic links followed while one name is opened, as in Linux (`path_resolution(7)`).
+pub const LINKS_MAX: usize = 40;
+
+/// Bytes of an over-long name that are read so that the refusal can show how it began.
+pub const NAME_SHOWN: usize = 256;
+
+/// Longest text of a refusal, in bytes: the original client reads no more.
+pub const REFUSAL_MAX: usize = 1024;
+
+/// Port that both sides use where none is given.
+pub const DEFAULT_PORT: u16 = 9999;
+
+/// Files of at least this size, in bytes, have ten progress lines; smaller ones have one.
+pub const PROGRESS_MIN: u64 = 1 << 20;
+
+/// Files up to this size, in bytes, are hashed while they are read and sent in one write.
+pub const SMALL_FILE_MAX: u64 = 64 << 10;
+
+/// Most bytes handed to the kernel in one `sendfile`.
+pub const SEND_CHUNK: u64 = 1 << 20;
+
+/// Last bytes of a file that are held back until it is known not to have changed.
+pub const LAST_CHUNK: u64 = 16 << 10;
+
+/// Read size while hashing a file, in bytes.
+pub const HASH_CHUNK: usize = 256 << 10;
+
+/// Buffer of the client's receiving pipeline, in bytes, and how many of them there are.
+pub const RECEIVE_CHUNK: usize = 1 << 20;
+/// Buffers that travel through the client's receiving pipeline.
+pub const RECEIVE_CHUNKS: usize = 8;
+
+/// Digests remembered in memory.
+pub const DIGESTS_MAX: usize = 65_536;
+
+/// Age that a file's times must have before its digest is remembered: a change within one tick of
+/// a coarse clock would go unseen.
+pub const DIGEST_SETTLED: Duration = Duration::from_secs(2);
+
+/// Pause between `OK` and the header: the original client expects them in separate reads.
+pub const V1_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long `OK` may wait for a digest. The original client gives up after 10 s of silence and
+/// counts anew after `OK`, so a file whose digest takes nearly twice that can still be fetched.
+pub const V1_OK_PATIENCE: Duration = Duration::from_secs(8);
+
+/// Time a peer has for its full request.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time after which a peer that takes no byte is dropped.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time that running transfers have to end after a shutdown was asked for.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a closing connection waits for the peer to read and close, and how much it discards.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of unwanted input that a closing connection discards before it gives up.
+pub const LINGER_BYTES: usize = 64 << 10;
+
+/// Connections at once.
+pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Connections that the kernel queues before they are accepted.
+pub const BACKLOG: i32 = 4096;
+
+/// First and longest wait after a failed `accept`.
+pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
+/// Longest wait after a failed `accept`.
+pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Threads for blocking work (opening, hashing, cold reads).
+pub const BLOCKING_THREADS: usize = 64;
+
+/// Files hashed at the same time.
+pub const HASHING_MAX: usize = 2;
+
+/// Retries of the client after its first attempt.
+pub const RETRIES: u32 = 6;
+/// First wait of the client before a retry; it doubles each time.
+pub const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// Longest wait of the client before a retry.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(32);
+/// Share of a wait that chance may add, in percent.
+pub const RETRY_JITTER_PERCENT: u32 = 10;
+/// How long the client waits to connect, and for the next byte.
+pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the client waits for a server to close after the last byte of a file.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Size at which a log file is closed and a new one begun, in bytes.
+pub const LOG_SIZE_MAX: u64 = 100 << 20;
+/// Age at which a log file is closed and a new one begun.
+pub const LOG_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Lines that wait for the disk before whoever logs has to wait too.
+pub const LOG_QUEUE: usize = 8192;
+/// How long the end of a program waits for its last log lines to be written.
+pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest time between two warnings that log lines could not be written.
+pub const LOG_WARNING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Largest configuration file, in bytes.
+pub const CONFIG_MAX: u64 = 1 << 20;

@@ -1,0 +1,129 @@
+//! Text from elsewhere, made safe to show.
+//!
+//! File names and peers' messages may hold line breaks, terminal control sequences or characters
+//! that reverse the reading direction. Whatever prints such text goes through this module. It
+//! never changes what is stored or sent as a name.
+
+use std::fmt::{self, Display, Write};
+
+/// Text for a person's terminal: whatever could steer it is escaped, the rest stands as it is.
+pub fn shown(bytes: &[u8]) -> impl Display + '_ {
+    Escaped { bytes, log: false }
+}
+
+/// Text for a log line: as [`shown`], and backslashes and percent signs are escaped too, so that an
+/// escape can be told from a name that looks like one and a name never reads as progress (`50%`).
+pub fn logged(bytes: &[u8]) -> impl Display + '_ {
+    Escaped { bytes, log: true }
+}
+
+/// Cuts `text` to at most `max` bytes, at a character, with an ellipsis where something is missing.
+#[must_use]
+pub fn shortened(text: &str, max: usize) -> String {
+    const ELLIPSIS: &str = "…";
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let mut end = max.saturating_sub(ELLIPSIS.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}{ELLIPSIS}", &text[..end])
+}
+
+/// A JSON text that no terminal acts on: characters that JSON leaves alone but a terminal might not
+/// (C1 controls, direction marks) become `\u` escapes. They can stand only inside strings, so the
+/// value stays the same.
+#[must_use]
+pub fn json_for_terminal(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        if steers(c) && !c.is_ascii() {
+            let mut units = [0_u16; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+struct Escaped<'a> {
+    bytes: &'a [u8],
+    log: bool,
+}
+
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.bytes.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '\n' => f.write_str("\\n")?,
+                    '\r' => f.write_str("\\r")?,
+                    '\t' => f.write_str("\\t")?,
+                    '\\' if self.log => f.write_str("\\\\")?,
+                    '%' if self.log => f.write_str("\\x25")?,
+                    c if steers(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
+                    c => f.write_char(c)?,
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a terminal or a text field may act on this character instead of showing it: controls,
+/// line and paragraph separators, zero-width and direction marks, tags.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_names_are_shown_as_they_are() {
+        let name = "Bericht – 2026 (final) 日本.txt";
+        assert_eq!(shown(name.as_bytes()).to_string(), name);
+        assert_eq!(logged(name.as_bytes()).to_string(), name);
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_gets_through() {
+        let hostile = "a\x1b[2J\n\u{9b}31m\u{202e}txt\u{2028}\u{7f}";
+        for text in [shown(hostile.as_bytes()).to_string(), logged(hostile.as_bytes()).to_string()] {
+            assert!(!text.chars().any(steers), "{text}");
+        }
+        assert_eq!(shown(b"\xff\x80ok").to_string(), "\\xff\\x80ok");
+    }
+
+    #[test]
+    fn a_logged_name_never_looks_like_progress_or_like_an_escape() {
+        assert_eq!(logged(b"50% \\n").to_string(), "50\\x25 \\\\n");
+    }
+
+    #[test]
+    fn json_keeps_its_value_and_loses_its_controls() {
+        let value = serde_json::json!({ "name": "x\u{9b}31m\u{202e}\u{e0001}\n" });
+        let safe = json_for_terminal(&value.to_string());
+        assert!(!safe.chars().any(steers), "{safe}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
+    }
+
+    #[test]
+    fn shortening_respects_characters_and_the_bound() {
+        assert_eq!(shortened("abc", 3), "abc");
+        let cut = shortened(&"ä".repeat(100), 50);
+        assert!(cut.len() <= 50 && cut.ends_with('…'), "{cut}");
+    }
+}
