@@ -32,13 +32,13 @@ pub fn shortened(text: &str, max: usize) -> String {
 }
 
 /// A JSON text that no terminal acts on: characters that JSON leaves alone but a terminal might not
-/// (C1 controls, direction marks) become `\u` escapes. They can stand only inside strings, so the
+/// (DEL, C1 controls, direction marks) become `\u` escapes. They can stand only inside strings, so the
 /// value stays the same.
 #[must_use]
 pub fn json_for_terminal(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        if steers(c) && !c.is_ascii() {
+        if steers(c) && c >= '\u{7f}' {
             let mut units = [0_u16; 2];
             for unit in c.encode_utf16(&mut units) {
                 let _ = write!(out, "\\u{unit:04x}");
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn json_keeps_its_value_and_loses_its_controls() {
-        let value = serde_json::json!({ "name": "x\u{9b}31m\u{202e}\u{e0001}\n" });
+        let value = serde_json::json!({ "name": "x\u{9b}31m\u{202e}\u{e0001}\u{7f}\n" });
         let safe = json_for_terminal(&value.to_string());
         assert!(!safe.chars().any(steers), "{safe}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&safe).unwrap(), value);
