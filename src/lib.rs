@@ -18,6 +18,7 @@ pub mod codec;
 pub mod digest;
 pub mod error;
 pub mod limits;
+pub mod logging;
 pub mod names;
 pub mod progress;
 pub mod sniff;

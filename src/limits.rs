@@ -110,6 +110,15 @@ pub const LOG_SIZE_MAX: u64 = 100 << 20;
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Lines that wait for the disk before whoever logs has to wait too.
 pub const LOG_QUEUE: usize = 8192;
+/// Lines that wait for the console before further ones are not shown there: a terminal that is
+/// held up, or a pipe that nobody reads, never holds up the program.
+pub const LOG_CONSOLE_QUEUE: usize = 4096;
+/// How long the end of a program waits for the console to take the last lines.
+pub const LOG_CONSOLE_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Log files of one second, at most: `…_2`, `…_3` and so on.
+pub const LOG_NAMES_MAX: u32 = 10_000;
+/// Wait after a failure to begin a new log file; the old one is written meanwhile.
+pub const LOG_ROTATION_RETRY: Duration = Duration::from_secs(10);
 /// How long the end of a program waits for its last log lines to be written.
 pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest time between two warnings that log lines could not be written.

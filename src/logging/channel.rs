@@ -1,0 +1,202 @@
+//! Bounded queues between whoever logs and whoever writes.
+//!
+//! A channel is `tracing-appender`'s queue and thread, with lines counted on both sides: at the end
+//! of a program it is known when the last one has been written. The file's channel makes callers
+//! wait when it is full, so nothing is dropped; the console's drops, so nobody waits for it.
+
+use std::io::{self, Write};
+use std::mem;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Where the lines of a channel end. A line includes its line feed.
+pub(super) trait Sink: Send + 'static {
+    /// Deals with one line. A failure is the sink's own business.
+    fn line(&mut self, line: &[u8]);
+}
+
+/// A queue, the thread that empties it into a [`Sink`], and the count of its lines.
+#[derive(Debug)]
+pub(super) struct Channel {
+    inlet: Inlet,
+    guard: Option<WorkerGuard>,
+}
+
+impl Channel {
+    /// A channel that makes whoever logs wait while `lines_max` lines wait to be written.
+    pub(super) fn patient(name: &str, lines_max: usize, sink: impl Sink) -> Self {
+        Self::new(name, lines_max, false, sink)
+    }
+
+    /// A channel that drops lines while `lines_max` lines wait to be written, and counts them.
+    pub(super) fn lossy(name: &str, lines_max: usize, sink: impl Sink) -> Self {
+        Self::new(name, lines_max, true, sink)
+    }
+
+    fn new(name: &str, lines_max: usize, is_lossy: bool, sink: impl Sink) -> Self {
+        let tally = Arc::new(Tally::default());
+        let (channel, guard) = NonBlockingBuilder::default()
+            .lossy(is_lossy)
+            .buffered_lines_limit(lines_max)
+            .thread_name(name)
+            .finish(Outlet { sink, tally: Arc::clone(&tally) });
+        let dropped = channel.error_counter();
+        Self { inlet: Inlet { channel, dropped, tally }, guard: Some(guard) }
+    }
+
+    /// An end to put lines into.
+    pub(super) fn inlet(&self) -> Inlet {
+        self.inlet.clone()
+    }
+
+    /// Waits until the sink has dealt with every line handed over so far; says whether it has.
+    pub(super) fn drain(&self, within: Duration) -> bool {
+        self.inlet.tally.wait(within, || self.inlet.dropped())
+    }
+
+    /// Ends the thread if it has nothing left to do. One that hangs in a write is left alone: its
+    /// guard would wait in vain, print, and panic where printing fails.
+    pub(super) fn end(&mut self) {
+        let is_idle = self.drain(Duration::ZERO);
+        if let Some(guard) = self.guard.take() {
+            if is_idle { drop(guard) } else { mem::forget(guard) }
+        }
+    }
+}
+
+/// The end of a [`Channel`] that takes lines.
+#[derive(Clone, Debug)]
+pub(super) struct Inlet {
+    channel: NonBlocking,
+    dropped: ErrorCounter,
+    tally: Arc<Tally>,
+}
+
+impl Inlet {
+    /// Hands over one line; after the end of its channel it goes nowhere.
+    pub(super) fn hand(&self, line: &[u8]) {
+        // Counted first: a line that is counted late could be taken for one that is written.
+        self.tally.handed.fetch_add(1, SeqCst);
+        if self.channel.clone().write_all(line).is_err() {
+            self.tally.handed.fetch_sub(1, SeqCst);
+        }
+    }
+
+    fn dropped(&self) -> u64 {
+        u64::try_from(self.dropped.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The writing end, on the channel's own thread.
+struct Outlet<S> {
+    sink: S,
+    tally: Arc<Tally>,
+}
+
+impl<S: Sink> Write for Outlet<S> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.sink.line(line);
+        self.tally.settle();
+        Ok(line.len())
+    }
+
+    // `write_all` as provided would pass over an empty line.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        self.write(line).map(drop)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Lines handed over, lines dealt with.
+#[derive(Debug, Default)]
+struct Tally {
+    handed: AtomicU64,
+    settled: AtomicU64,
+    /// Whether somebody waits: only then does a line cost a lock.
+    awaited: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Tally {
+    fn settle(&self) {
+        self.settled.fetch_add(1, SeqCst);
+        // Either this sees that somebody waits, or who begins to wait sees the line just counted.
+        if self.awaited.load(SeqCst) {
+            let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.changed.notify_all();
+        }
+    }
+
+    fn wait(&self, within: Duration, dropped: impl Fn() -> u64) -> bool {
+        let handed = self.handed.load(SeqCst);
+        let is_open = || self.settled.load(SeqCst) + dropped() < handed;
+        self.awaited.store(true, SeqCst);
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.changed.wait_timeout_while(held, within, |()| is_open()));
+        self.awaited.store(false, SeqCst);
+        !is_open()
+    }
+}
+
+/// Hands each line to the file and, if there is one, the console.
+#[derive(Debug)]
+pub(super) struct Tee {
+    file: Inlet,
+    console: Option<Inlet>,
+}
+
+impl Tee {
+    /// Joins two inlets.
+    pub(super) fn new(file: Inlet, console: Option<Inlet>) -> Self {
+        Self { file, console }
+    }
+}
+
+impl<'a> MakeWriter<'a> for Tee {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &Tee {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        self.file.hand(line);
+        if let Some(console) = &self.console {
+            console.hand(line);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// How many lines a lossy channel has not shown.
+#[derive(Debug)]
+pub(super) struct Unseen {
+    inlet: Inlet,
+    failed: Arc<AtomicU64>,
+}
+
+impl Unseen {
+    /// Counts what `channel` dropped and what its sink `failed` to write.
+    pub(super) fn new(channel: &Channel, failed: Arc<AtomicU64>) -> Self {
+        Self { inlet: channel.inlet(), failed }
+    }
+
+    /// Lines so far.
+    pub(super) fn count(&self) -> u64 {
+        self.inlet.dropped().saturating_add(self.failed.load(SeqCst))
+    }
+}
