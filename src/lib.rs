@@ -11,15 +11,20 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    storage, staged, fileops
-//! L1 words     codec, digest, error, limits, names, progress, sniff, text
+//! L1 words     codec, digest, error, limits, names, progress, sniff, text, units
 //! ```
 
 pub mod codec;
+pub mod config;
 pub mod digest;
 pub mod error;
 pub mod limits;
 pub mod logging;
 pub mod names;
 pub mod progress;
+pub mod server;
+pub mod service;
 pub mod sniff;
+pub mod storage;
 pub mod text;
+pub mod units;

@@ -56,6 +56,9 @@ pub const DIGEST_SETTLED: Duration = Duration::from_secs(2);
 /// Pause between `OK` and the header: the original client expects them in separate reads.
 pub const V1_PAUSE: Duration = Duration::from_millis(20);
 
+/// Longest pause between `OK` and the header: the original client gives up after 10 s.
+pub const V1_PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// How long `OK` may wait for a digest. The original client gives up after 10 s of silence and
 /// counts anew after `OK`, so a file whose digest takes nearly twice that can still be fetched.
 pub const V1_OK_PATIENCE: Duration = Duration::from_secs(8);
@@ -106,6 +109,8 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size at which a log file is closed and a new one begun, in bytes.
 pub const LOG_SIZE_MAX: u64 = 100 << 20;
+/// Least size that a user may set for a log file, in bytes.
+pub const LOG_SIZE_MIN: u64 = 4096;
 /// Age at which a log file is closed and a new one begun.
 pub const LOG_AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Lines that wait for the disk before whoever logs has to wait too.

@@ -151,7 +151,7 @@ fn the_refusal_of_any_name_is_text_that_the_original_client_can_read_whole() {
 
 #[test]
 fn an_over_long_name_is_known_from_its_beginning() {
-    for announced in [NAME_MAX as u32 + 1, 0x00ff_ffff, u32::MAX] {
+    for announced in [u32::try_from(NAME_MAX + 1).unwrap(), 0x00ff_ffff, u32::MAX] {
         let mut buffer = BytesMut::from(&announced.to_be_bytes()[..]);
         buffer.extend_from_slice(&[b'n'; NAME_SHOWN]);
         let request = RequestCodec::default().decode(&mut buffer).unwrap();

@@ -1,0 +1,195 @@
+//! What a user set: command line before environment before configuration file before default.
+//!
+//! Each option of the server is defined once, in [`Options`]: the command line, the `ONEPORT_…`
+//! variables, the help and the configuration file's keys all come from there. [`load`] turns what
+//! was given into a checked [`Config`]; nothing else in the system reads arguments or variables.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{CommandFactory, FromArgMatches};
+
+use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED};
+use crate::limits;
+use crate::server;
+use crate::units::Span;
+
+mod options;
+
+pub use options::{LogFormat, Options};
+
+/// A checked configuration of the server.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address to listen on; every address if none is given.
+    pub bind: Option<IpAddr>,
+    /// Port to listen on; 0 lets the system pick one.
+    pub port: u16,
+    /// Folder whose files are served.
+    pub root: PathBuf,
+    /// Folder of the server's state.
+    pub state: PathBuf,
+    /// Where and how to log.
+    pub log: Log,
+    /// Limits of connections.
+    pub server: server::Settings,
+}
+
+/// Where and how to log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// Folder of the log files.
+    pub dir: PathBuf,
+    /// Text or JSON.
+    pub format: LogFormat,
+    /// What is logged, as a filter.
+    pub level: String,
+    /// Size at which a new file is begun, in bytes.
+    pub size_max: u64,
+    /// Age at which a new file is begun.
+    pub age_max: Duration,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The command line or the environment is wrong, or help was asked for: clap knows what to say.
+    #[error(transparent)]
+    Arguments(#[from] clap::Error),
+    /// The configuration file cannot be read.
+    #[error("cannot read the configuration file {path}: {source}; check --config")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The operating system's reason.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configuration file is wrong.
+    #[error("the configuration file {path} is wrong: {message}")]
+    Wrong {
+        /// The file.
+        path: String,
+        /// What is wrong, and where.
+        message: String,
+    },
+    /// A value is out of its range.
+    #[error("{option} is {value}, but must be {wanted}")]
+    Range {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What would do.
+        wanted: &'static str,
+    },
+}
+
+/// Reads the server's configuration from its arguments (the first is the program's name), the
+/// environment and the configuration file that they name.
+///
+/// # Errors
+/// [`ConfigError`]; also for `--help` and `--version`, which clap reports as errors of their own.
+pub fn load(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+    let mut matches = command().try_get_matches_from(arguments)?;
+    let given = Options::from_arg_matches_mut(&mut matches)?;
+    let file = match &given.config {
+        Some(path) => read_file(path)?,
+        None => Options::default(),
+    };
+    check(given.or(file))
+}
+
+/// The server's command line, from which the help is made.
+#[must_use]
+pub fn command() -> clap::Command {
+    Options::command().after_help(exit_statuses())
+}
+
+/// The table of exit statuses for a program's help.
+#[must_use]
+pub fn exit_statuses() -> String {
+    use std::fmt::Write;
+    let mut text = String::from("Exit status:\n    0  success\n");
+    for code in Code::ALL {
+        let _ = writeln!(text, "{:>5}  {}", code.exit_status(), code.meaning());
+    }
+    let _ = write!(
+        text,
+        "  {EXIT_HANGUP}, {EXIT_INTERRUPTED}, {EXIT_TERMINATED}  ended by SIGHUP, by Ctrl+C (SIGINT), by SIGTERM"
+    );
+    text
+}
+
+fn read_file(path: &Path) -> Result<Options, ConfigError> {
+    let shown = path.display().to_string();
+    let unreadable = |source| ConfigError::Unreadable { path: shown.clone(), source };
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    let mut text = String::new();
+    file.take(limits::CONFIG_MAX).read_to_string(&mut text).map_err(unreadable)?;
+    toml::from_str(&text)
+        .map_err(|error| ConfigError::Wrong { path: shown, message: error.to_string().trim_end().to_owned() })
+}
+
+fn check(options: Options) -> Result<Config, ConfigError> {
+    let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
+    let config = Config {
+        bind: options.bind,
+        port: options.port.unwrap_or(limits::DEFAULT_PORT),
+        root: options.root.unwrap_or_else(|| "server_files".into()),
+        state: options.state.unwrap_or_else(|| crate::names::STATE_FOLDER.into()),
+        log: Log {
+            dir: options.log_dir.unwrap_or_else(|| "logs".into()),
+            format: options.log_format.unwrap_or(LogFormat::Text),
+            level: options.log_level.unwrap_or_else(|| "info".into()),
+            size_max: options.log_max_size.map_or(limits::LOG_SIZE_MAX, |size| size.0),
+            age_max: span(options.log_max_age, limits::LOG_AGE_MAX),
+        },
+        server: server::Settings {
+            connections_max: options.max_connections.unwrap_or(limits::CONNECTIONS_MAX),
+            connections_per_address_max: options.max_connections_per_address.unwrap_or(0),
+            request_timeout: span(options.request_timeout, limits::REQUEST_TIMEOUT),
+            idle_timeout: span(options.idle_timeout, limits::IDLE_TIMEOUT),
+            drain_timeout: span(options.drain_timeout, limits::DRAIN_TIMEOUT),
+            v1_pause: span(options.v1_pause, limits::V1_PAUSE),
+        },
+    };
+    check_ranges(&config)?;
+    Ok(config)
+}
+
+fn check_ranges(config: &Config) -> Result<(), ConfigError> {
+    let server = &config.server;
+    let range = |option, value: String, wanted| Err(ConfigError::Range { option, value, wanted });
+    if !(1..=tokio::sync::Semaphore::MAX_PERMITS).contains(&server.connections_max) {
+        return range("--max-connections", server.connections_max.to_string(), "at least 1");
+    }
+    for (option, value) in [
+        ("--request-timeout", server.request_timeout),
+        ("--idle-timeout", server.idle_timeout),
+        ("--log-max-age", config.log.age_max),
+    ] {
+        if value.is_zero() {
+            return range(option, format!("{value:?}"), "longer than nothing");
+        }
+    }
+    if server.v1_pause > limits::V1_PAUSE_MAX {
+        return range(
+            "--v1-pause",
+            format!("{:?}", server.v1_pause),
+            "at most 5s: clients give up after 10s",
+        );
+    }
+    if config.log.size_max < limits::LOG_SIZE_MIN {
+        return range("--log-max-size", format!("{} bytes", config.log.size_max), "at least 4KiB");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

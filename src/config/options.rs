@@ -1,0 +1,123 @@
+//! The server's options, each defined once.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+use serde::Deserialize;
+
+use crate::limits;
+use crate::units::{Size, Span};
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+/// Serves the files of a folder to everyone who can reach the port.
+///
+/// Every option can also be set as an environment variable (ONEPORT_...) or, without the dashes, as
+/// a key of a TOML file given with --config. The command line wins over the environment, the
+/// environment over the file.
+#[derive(Clone, Debug, Default, Parser, Deserialize)]
+#[command(name = "server", version, about, long_about, max_term_width = 100)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Options {
+    /// Port to listen on; 0 lets the system pick one, which is printed
+    #[arg(env = "ONEPORT_PORT", help = format!(
+        "Port to listen on; 0 lets the system pick one, which is printed [default: {}]", limits::DEFAULT_PORT))]
+    pub port: Option<u16>,
+
+    /// Folder whose files are served; it is created if it is missing [default: server_files]
+    #[arg(env = "ONEPORT_ROOT")]
+    pub root: Option<PathBuf>,
+
+    /// Address to listen on [default: every address, IPv6 and IPv4]
+    #[arg(long, env = "ONEPORT_BIND", value_name = "ADDR")]
+    pub bind: Option<IpAddr>,
+
+    /// Configuration file (TOML)
+    #[arg(long, env = "ONEPORT_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Folder for the server's state; one running server each [default: .oneport]
+    #[arg(long, env = "ONEPORT_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
+
+    /// Folder for log files [default: logs]
+    #[arg(long, env = "ONEPORT_LOG_DIR", value_name = "DIR")]
+    pub log_dir: Option<PathBuf>,
+
+    /// How log lines are written [default: text]
+    #[arg(long, env = "ONEPORT_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter [default: info]
+    #[arg(long, env = "ONEPORT_LOG_LEVEL", value_name = "LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Size at which a new log file is begun; old ones are kept [default: 100MiB]
+    #[arg(long, env = "ONEPORT_LOG_MAX_SIZE", value_name = "SIZE")]
+    pub log_max_size: Option<Size>,
+
+    /// Age at which a new log file is begun [default: 24h]
+    #[arg(long, env = "ONEPORT_LOG_MAX_AGE", value_name = "TIME")]
+    pub log_max_age: Option<Span>,
+
+    /// Connections at once; further ones wait [default: 16384]
+    #[arg(long, env = "ONEPORT_MAX_CONNECTIONS", value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// Connections at once from one address; 0 means no limit [default: 0]
+    #[arg(long, env = "ONEPORT_MAX_CONNECTIONS_PER_ADDRESS", value_name = "N")]
+    pub max_connections_per_address: Option<usize>,
+
+    /// Time a client has for its full request [default: 10s]
+    #[arg(long, env = "ONEPORT_REQUEST_TIMEOUT", value_name = "TIME")]
+    pub request_timeout: Option<Span>,
+
+    /// Time after which a client that takes no byte is dropped [default: 30s]
+    #[arg(long, env = "ONEPORT_IDLE_TIMEOUT", value_name = "TIME")]
+    pub idle_timeout: Option<Span>,
+
+    /// Time that running transfers have to end when the server is stopped [default: 30s]
+    #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
+    pub drain_timeout: Option<Span>,
+
+    /// Pause between OK and header in protocol version 1, for its original clients [default: 20ms]
+    #[arg(long, env = "ONEPORT_V1_PAUSE", value_name = "TIME")]
+    pub v1_pause: Option<Span>,
+}
+
+impl Options {
+    /// These options, and where they say nothing what `other` says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            port: self.port.or(other.port),
+            root: self.root.or(other.root),
+            bind: self.bind.or(other.bind),
+            config: self.config.or(other.config),
+            state: self.state.or(other.state),
+            log_dir: self.log_dir.or(other.log_dir),
+            log_format: self.log_format.or(other.log_format),
+            log_level: self.log_level.or(other.log_level),
+            log_max_size: self.log_max_size.or(other.log_max_size),
+            log_max_age: self.log_max_age.or(other.log_max_age),
+            max_connections: self.max_connections.or(other.max_connections),
+            max_connections_per_address: self
+                .max_connections_per_address
+                .or(other.max_connections_per_address),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            v1_pause: self.v1_pause.or(other.v1_pause),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+use std::io::Write;
+
+use super::*;
+use crate::units::Size;
+
+fn load_from(arguments: &[&str]) -> Result<Config, ConfigError> {
+    load(std::iter::once("server").chain(arguments.iter().copied()).map(OsString::from))
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+#[test]
+fn the_help_names_the_defaults_that_are_in_force() {
+    command().debug_assert();
+    let config = load_from(&[]).unwrap();
+    let help = command().render_long_help().to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+    let default_of = |option: &str| {
+        let about = help.split(option).nth(1).unwrap_or_else(|| panic!("no {option} in the help"));
+        let start = about.find("[default: ").unwrap() + "[default: ".len();
+        about[start..start + about[start..].find(']').unwrap()].to_owned()
+    };
+    let span = |option| default_of(option).parse::<Span>().unwrap().0;
+    assert_eq!(span("--request-timeout"), config.server.request_timeout);
+    assert_eq!(span("--idle-timeout"), config.server.idle_timeout);
+    assert_eq!(span("--drain-timeout"), config.server.drain_timeout);
+    assert_eq!(span("--v1-pause"), config.server.v1_pause);
+    assert_eq!(span("--log-max-age"), config.log.age_max);
+    assert_eq!(default_of("--log-max-size").parse::<Size>().unwrap().0, config.log.size_max);
+    assert_eq!(default_of("--max-connections <").parse(), Ok(config.server.connections_max));
+    assert_eq!(default_of("[PORT] Port").parse(), Ok(config.port));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file_and_the_file_over_the_default() {
+    let file = file("port = 1111\nidle-timeout = \"5s\"\nlog-max-size = 8192\nlog-format = \"json\"\n");
+    let path = file.path().to_str().unwrap();
+    let config = load_from(&["--config", path, "2222", "--idle-timeout", "7s"]).unwrap();
+    assert_eq!(config.port, 2222);
+    assert_eq!(config.server.idle_timeout, Duration::from_secs(7));
+    assert_eq!(config.log.size_max, 8192);
+    assert_eq!(config.log.format, LogFormat::Json);
+    assert_eq!(config.server.drain_timeout, limits::DRAIN_TIMEOUT);
+    assert_eq!(load_from(&["--config", path]).unwrap().port, 1111);
+}
+
+#[test]
+fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
+    let mut keys = Vec::new();
+    for argument in command().get_arguments() {
+        let id = argument.get_id().as_str().replace('_', "-");
+        if !["config", "help", "version"].contains(&id.as_str()) {
+            keys.push(id);
+        }
+    }
+    for key in &keys {
+        let value = match key.as_str() {
+            "bind" => "\"127.0.0.1\"",
+            "log-format" => "\"json\"",
+            "root" | "state" | "log-dir" | "log-level" => "\"x\"",
+            _ => "5000",
+        };
+        let toml = format!("{key} = {value}\n");
+        let parsed: Options = toml::from_str(&toml).unwrap_or_else(|error| panic!("{key}: {error}"));
+        let merged = format!("{:?}", Options::default().or(parsed.clone()));
+        assert_eq!(merged, format!("{parsed:?}"), "{key} is lost when options are put together");
+        assert_ne!(merged, format!("{:?}", Options::default()), "{key} has no effect");
+    }
+    for wrong in
+        ["prot = 1\n", "config = \"x\"\n", "port = 70000\n", "idle-timeout = \"soon\"\n", "port =", "\0"]
+    {
+        let file = file(wrong);
+        let error = load_from(&["--config", file.path().to_str().unwrap()]).unwrap_err();
+        assert!(matches!(error, ConfigError::Wrong { .. }), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_what_would_do() {
+    for arguments in [
+        ["--max-connections", "0"],
+        ["--request-timeout", "0s"],
+        ["--idle-timeout", "0"],
+        ["--v1-pause", "6s"],
+        ["--log-max-size", "1"],
+        ["--log-max-age", "0s"],
+    ] {
+        let error = load_from(&arguments).unwrap_err();
+        assert!(matches!(&error, ConfigError::Range { option, .. } if *option == arguments[0]), "{error}");
+    }
+    assert!(matches!(load_from(&["65536"]), Err(ConfigError::Arguments(_))));
+    assert!(matches!(load_from(&["--idle-timeout", "-1s"]), Err(ConfigError::Arguments(_))));
+}

@@ -1,0 +1,81 @@
+//! One connection: told by its first bytes, handed to its dialect, closed with care.
+
+use std::net::SocketAddr;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::wire::{Wire, WireEnd};
+use super::{Context, v1};
+use crate::service::Event;
+use crate::sniff::{Dialect, sniff};
+
+/// First buffer of a connection, in bytes: enough for most requests.
+const FIRST_BUFFER: usize = 256;
+
+/// How a connection ended other than in the ordinary way: a cause for the log.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum End {
+    /// The peer closed before it had asked for anything.
+    #[error("closed without a request")]
+    NoRequest,
+    /// The peer did not finish its request in time.
+    #[error("no full request within {} s", .0.as_secs_f32())]
+    RequestTimeout(std::time::Duration),
+    /// The peer speaks something that is not served.
+    #[error("not served: {}", .0.name())]
+    NotServed(Dialect),
+    /// The peer broke the rules of its dialect.
+    #[error(transparent)]
+    Protocol(#[from] crate::codec::WireError),
+    /// The connection broke.
+    #[error(transparent)]
+    Wire(#[from] WireEnd),
+    /// The server stops and the peer had not asked for anything yet.
+    #[error("the server is stopping")]
+    Stopping,
+    /// What happened has been told already, with the transfer or the request.
+    #[error("closed before the end")]
+    Told,
+}
+
+/// Serves one connection from its first byte to its end.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
+    context.service.tell(&Event::Opened { peer });
+    let mut wire = Wire::new(stream, context.settings.idle_timeout);
+    let end = converse(&mut wire, peer, context).await;
+    let cause = end.err().map(|end| end.to_string());
+    context.service.tell(&Event::Closed { peer, cause: cause.as_deref() });
+}
+
+async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Result<(), End> {
+    let deadline = Instant::now() + context.settings.request_timeout;
+    let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
+    let opening = async {
+        let dialect = tell_dialect(wire, &mut buffer).await?;
+        match dialect {
+            Dialect::Native => v1::read_request(wire, &mut buffer).await,
+            other => Err(End::NotServed(other)),
+        }
+    };
+    let request = tokio::select! {
+        biased;
+        request = tokio::time::timeout_at(deadline, opening) => {
+            request.map_err(|_| End::RequestTimeout(context.settings.request_timeout))??
+        }
+        () = context.stopping.cancelled() => return Err(End::Stopping),
+    };
+    v1::answer(request, wire, peer, context).await
+}
+
+async fn tell_dialect(wire: &mut Wire, buffer: &mut BytesMut) -> Result<Dialect, End> {
+    loop {
+        if let Some(dialect) = sniff(buffer) {
+            return Ok(dialect);
+        }
+        if wire.read(buffer).await? == 0 {
+            return Err(End::NoRequest);
+        }
+    }
+}

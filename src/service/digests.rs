@@ -1,0 +1,193 @@
+//! Digests of files: computed once, however many ask, and remembered.
+//!
+//! A digest belongs to an [`Identity`]: when a file changes, its identity does. It is remembered
+//! only if the file had been quiet for [`DIGEST_SETTLED`] when hashing began and was untouched when
+//! it ended, because a change within one tick of a coarse clock leaves no trace.
+//! A computation that nobody waits for any more is given up.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{Semaphore, watch};
+
+use crate::digest::{Md5, Md5Hasher};
+use crate::limits::{DIGEST_SETTLED, DIGESTS_MAX, HASH_CHUNK, HASHING_MAX};
+use crate::storage::{FileTime, Identity, StoredFile};
+
+/// Why there is no digest.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum HashError {
+    /// The file is not what it was when it was opened.
+    #[error("the file changed while it was being hashed")]
+    Changed,
+    /// The file cannot be read.
+    #[error("the file cannot be read: {0}")]
+    Io(Arc<io::Error>),
+    /// Whoever computed it was stopped.
+    #[error("hashing was stopped")]
+    Stopped,
+}
+
+type Outcome = Option<Result<Md5, HashError>>;
+
+/// A running computation, alive as long as somebody waits for it.
+struct Job {
+    outcome: watch::Receiver<Outcome>,
+}
+
+/// The digests of one service.
+pub(crate) struct Digests {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    known: Mutex<Memory>,
+    running: Mutex<HashMap<Identity, Weak<Job>>>,
+    turns: Semaphore,
+}
+
+impl Default for Digests {
+    fn default() -> Self {
+        let shared = Shared {
+            known: Mutex::new(Memory::new(DIGESTS_MAX)),
+            running: Mutex::default(),
+            turns: Semaphore::new(HASHING_MAX),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Digests {
+    /// The MD5 of `file`.
+    pub(crate) async fn md5(&self, file: &Arc<StoredFile>) -> Result<Md5, HashError> {
+        if let Some(md5) = lock(&self.shared.known).recall(file.identity()) {
+            return Ok(md5);
+        }
+        let job = self.join_or_start(file);
+        let mut outcome = job.outcome.clone();
+        let told = outcome.wait_for(Option::is_some).await.map_err(|_| HashError::Stopped)?;
+        told.clone().unwrap_or(Err(HashError::Stopped))
+    }
+
+    fn join_or_start(&self, file: &Arc<StoredFile>) -> Arc<Job> {
+        let mut running = lock(&self.shared.running);
+        if let Some(job) = running.get(file.identity()).and_then(Weak::upgrade) {
+            return job;
+        }
+        let (teller, outcome) = watch::channel(None);
+        let job = Arc::new(Job { outcome });
+        let interest = Arc::downgrade(&job);
+        running.insert(*file.identity(), interest.clone());
+        tokio::spawn(compute(Arc::clone(&self.shared), Arc::clone(file), interest, teller));
+        job
+    }
+}
+
+/// Waits for its turn, hashes, remembers, tells.
+async fn compute(
+    shared: Arc<Shared>,
+    file: Arc<StoredFile>,
+    interest: Weak<Job>,
+    teller: watch::Sender<Outcome>,
+) {
+    let outcome = match shared.turns.acquire().await {
+        Ok(_turn) => {
+            let (file, interest) = (Arc::clone(&file), interest.clone());
+            let hashing = tokio::task::spawn_blocking(move || hash(&file, || interest.strong_count() > 0));
+            hashing.await.unwrap_or(Err(HashError::Stopped))
+        }
+        Err(_closed) => Err(HashError::Stopped),
+    };
+    if let Ok(Hashed { md5, settled: true }) = outcome {
+        lock(&shared.known).remember(*file.identity(), md5);
+    }
+    let mut running = lock(&shared.running);
+    if running.get(file.identity()).is_some_and(|entry| entry.ptr_eq(&interest)) {
+        running.remove(file.identity());
+    }
+    drop(running);
+    let _ = teller.send(Some(outcome.map(|hashed| hashed.md5)));
+}
+
+struct Hashed {
+    md5: Md5,
+    settled: bool,
+}
+
+fn hash(file: &StoredFile, wanted: impl Fn() -> bool) -> Result<Hashed, HashError> {
+    let failed = |error| HashError::Io(Arc::new(error));
+    let began = now();
+    let mut hasher = Md5Hasher::default();
+    let mut buffer = vec![0; HASH_CHUNK];
+    let mut offset = 0;
+    while offset < file.size() {
+        if !wanted() {
+            return Err(HashError::Stopped);
+        }
+        let left = usize::try_from(file.size() - offset).unwrap_or(HASH_CHUNK).min(HASH_CHUNK);
+        let count = file.read_at(&mut buffer[..left], offset).map_err(failed)?;
+        if count == 0 {
+            return Err(HashError::Changed);
+        }
+        hasher.update(&buffer[..count]);
+        offset += count as u64;
+    }
+    if !file.is_unchanged().map_err(failed)? {
+        return Err(HashError::Changed);
+    }
+    let untouched = file.identity_now().map_err(failed)? == *file.identity();
+    let settled = untouched && is_settled(file.identity(), began);
+    Ok(Hashed { md5: hasher.finish(), settled })
+}
+
+/// Whether a file had been quiet for long enough when hashing began.
+fn is_settled(identity: &Identity, began: FileTime) -> bool {
+    let quiet = i64::try_from(DIGEST_SETTLED.as_secs()).unwrap_or(i64::MAX);
+    let latest = (began.0 - quiet, began.1);
+    identity.modified <= latest && identity.changed <= latest
+}
+
+fn now() -> FileTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A bounded map that forgets what has not been asked for the longest, in two generations: when
+/// the young one is full it becomes the old one, and what the old one held is forgotten.
+struct Memory {
+    young: HashMap<Identity, Md5>,
+    old: HashMap<Identity, Md5>,
+    generation: usize,
+}
+
+impl Memory {
+    fn new(capacity: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), generation: capacity.div_ceil(2) }
+    }
+
+    fn recall(&mut self, identity: &Identity) -> Option<Md5> {
+        if let Some(md5) = self.young.get(identity) {
+            return Some(*md5);
+        }
+        let md5 = self.old.remove(identity)?;
+        self.remember(*identity, md5);
+        Some(md5)
+    }
+
+    fn remember(&mut self, identity: Identity, md5: Md5) {
+        if self.young.len() >= self.generation {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(identity, md5);
+    }
+}
+
+#[cfg(test)]
+#[path = "digests/tests.rs"]
+mod tests;

@@ -1,0 +1,97 @@
+use std::fs::{self, File};
+use std::time::Duration;
+
+use super::*;
+
+fn stored(path: &std::path::Path) -> Arc<StoredFile> {
+    Arc::new(StoredFile::new(File::open(path).unwrap()).unwrap().unwrap())
+}
+
+fn identity(inode: u64) -> Identity {
+    Identity { device: 1, inode, size: 1, modified: (100, 5), changed: (100, 5) }
+}
+
+#[tokio::test]
+async fn all_who_ask_at_once_share_one_computation() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, vec![7; 3 * HASH_CHUNK + 1]).unwrap();
+    let digests = Digests::default();
+    let (one, two) = (stored(&path), stored(&path));
+    let first = digests.join_or_start(&one);
+    let second = digests.join_or_start(&two);
+    assert!(Arc::ptr_eq(&first, &second));
+    assert_eq!(digests.md5(&one).await.unwrap(), Md5::of(&vec![7; 3 * HASH_CHUNK + 1]));
+    assert!(lock(&digests.shared.running).is_empty(), "a finished computation leaves nothing behind");
+}
+
+#[tokio::test]
+async fn a_computation_that_nobody_waits_for_stops() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    File::create(&path).unwrap().set_len(1 << 40).unwrap();
+    let digests = Digests::default();
+    let file = stored(&path);
+    let waiting = digests.md5(&file);
+    assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
+    tokio::time::timeout(Duration::from_secs(20), async {
+        let _all_turns =
+            digests.shared.turns.acquire_many(u32::try_from(HASHING_MAX).unwrap()).await.unwrap();
+    })
+    .await
+    .expect("a terabyte that nobody wants any more is still being hashed");
+}
+
+#[test]
+fn a_file_that_shrinks_or_is_touched_has_no_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, vec![1; 1000]).unwrap();
+    let file = stored(&path);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(10).unwrap();
+    assert!(matches!(hash(&file, || true), Err(HashError::Changed)));
+    let file = stored(&path);
+    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(11).unwrap();
+    assert!(matches!(hash(&file, || true), Err(HashError::Changed)));
+}
+
+#[test]
+fn only_a_file_that_was_quiet_for_two_seconds_is_remembered() {
+    let file = Identity { modified: (100, 5), changed: (90, 0), ..identity(1) };
+    assert!(!is_settled(&file, (102, 4)));
+    assert!(is_settled(&file, (102, 5)));
+    let touched = Identity { modified: (90, 0), changed: (100, 5), ..identity(1) };
+    assert!(!is_settled(&touched, (102, 4)));
+    assert!(is_settled(&touched, (102, 5)));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, "fresh").unwrap();
+    assert!(!hash(&stored(&path), || true).unwrap().settled);
+}
+
+#[test]
+fn memory_is_bounded_and_keeps_what_is_asked_for() {
+    let mut memory = Memory::new(100);
+    memory.remember(identity(0), Md5::of(b"kept"));
+    for inode in 1..1000 {
+        memory.remember(identity(inode), Md5::of(b"x"));
+        assert_eq!(memory.recall(&identity(0)), Some(Md5::of(b"kept")));
+        assert!(memory.young.len() + memory.old.len() <= 100);
+    }
+    assert_eq!(memory.recall(&identity(1)), None);
+}
+
+#[test]
+fn another_version_of_a_file_is_another_memory() {
+    let mut memory = Memory::new(100);
+    memory.remember(identity(1), Md5::of(b"x"));
+    for other in [
+        Identity { size: 2, ..identity(1) },
+        Identity { modified: (100, 6), ..identity(1) },
+        Identity { changed: (100, 6), ..identity(1) },
+        Identity { device: 2, ..identity(1) },
+    ] {
+        assert_eq!(memory.recall(&other), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! What happens, as it happens.
+//!
+//! The one stream that logs, counters and later listeners hear. Names and causes are as they came:
+//! whoever shows them escapes them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::digest::Md5;
+use crate::names::FileName;
+
+/// Hears of every event. Called on the async threads: it must not block.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// Something that happened between the server and one peer.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A connection was accepted.
+    Opened {
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// A connection has ended.
+    Closed {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Why, where it is not the ordinary end.
+        cause: Option<&'a str>,
+    },
+    /// A peer asked for a file.
+    Requested {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The name as it was said, unchecked.
+        name: &'a [u8],
+    },
+    /// A peer was told that there is no such file.
+    Refused {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The name as it was said, unchecked.
+        name: &'a [u8],
+        /// The true reason, which the peer was not told.
+        cause: &'a str,
+    },
+    /// A request could not be answered at the moment.
+    Unavailable {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file asked for.
+        name: &'a FileName,
+        /// Why.
+        cause: &'a str,
+    },
+    /// A file is about to be sent.
+    Started {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A step of ten percent was reached (one step of a hundred for small files).
+    Progress {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// How far, in percent.
+        percent: u8,
+        /// Bytes sent.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// The whole file was sent.
+    Finished {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// From the start to the last byte.
+        elapsed: Duration,
+        /// The digest that was sent with it.
+        md5: Md5,
+    },
+    /// A transfer ended before its end.
+    Cut {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// Bytes sent.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+        /// Why.
+        cause: &'a str,
+    },
+}

@@ -1,0 +1,83 @@
+//! The account of one transfer: who gets what, how far it is, how it ended.
+//!
+//! Every transfer that is begun is told to have ended, once: whole, or cut, even if the task that
+//! carries it is dropped.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::digest::Md5;
+use crate::names::FileName;
+use crate::progress::Steps;
+
+use super::{Event, Service};
+
+/// A running transfer.
+pub(crate) struct Transfer<'a> {
+    service: &'a Service,
+    peer: SocketAddr,
+    name: &'a FileName,
+    size: u64,
+    done: u64,
+    steps: Steps,
+    began: Instant,
+    ended: bool,
+}
+
+impl<'a> Transfer<'a> {
+    pub(super) fn begin(service: &'a Service, peer: SocketAddr, name: &'a FileName, size: u64) -> Self {
+        service.tell(&Event::Started { peer, name, size });
+        let (steps, began) = (Steps::new(size), Instant::now());
+        Self { service, peer, name, size, done: 0, steps, began, ended: false }
+    }
+
+    /// Bytes moved so far.
+    pub(crate) fn done(&self) -> u64 {
+        self.done
+    }
+
+    /// Where the next progress step is, in bytes: do not move beyond it in one go.
+    pub(crate) fn next_mark(&self) -> u64 {
+        self.steps.next_mark()
+    }
+
+    /// Accounts for `count` more bytes.
+    pub(crate) fn advance(&mut self, count: u64) {
+        self.done += count;
+        let Self { peer, name, done, size, .. } = *self;
+        for percent in self.steps.reached(done) {
+            self.service.tell(&Event::Progress { peer, name, percent, done, size });
+        }
+    }
+
+    /// How long it has taken so far.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// All of it arrived.
+    pub(crate) fn finish(mut self, md5: Md5, elapsed: Duration) {
+        self.ended = true;
+        let Self { peer, name, size, .. } = self;
+        self.service.tell(&Event::Finished { peer, name, size, elapsed, md5 });
+    }
+
+    /// It ends here, for this reason.
+    pub(crate) fn cut(mut self, cause: &str) {
+        self.tell_cut(cause);
+    }
+
+    fn tell_cut(&mut self, cause: &str) {
+        self.ended = true;
+        let Self { peer, name, done, size, .. } = *self;
+        self.service.tell(&Event::Cut { peer, name, done, size, cause });
+    }
+}
+
+impl Drop for Transfer<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.tell_cut("the server stopped it");
+        }
+    }
+}

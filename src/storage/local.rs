@@ -1,0 +1,178 @@
+//! Files beneath a folder of the local disk.
+//!
+//! A name is walked component by component, each step relative to the open folder before it, and
+//! no step follows a symbolic link by itself. So every component that is really passed through is
+//! seen, whatever the links, the case rules or the mounts, and:
+//!
+//! 1. nothing above the root is reached: `..` in a link goes back along the folders walked;
+//! 2. absolute links are refused, relative ones are followed, at most [`LINKS_MAX`] of them;
+//! 3. folders that hold the server's own files are recognised by identity and refused.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fstat, open, openat, readlinkat, stat};
+use rustix::io::Errno;
+
+use super::{OpenError, Storage, StoredFile};
+use crate::limits::{DEPTH_MAX, LINKS_MAX};
+use crate::names::{self, FileName};
+
+/// A folder is opened only to go through it.
+#[cfg(target_os = "linux")]
+const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+/// A folder is opened only to go through it.
+#[cfg(not(target_os = "linux"))]
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Without waiting for a pipe's other end, and without taking over a terminal.
+const FILE: OFlags = OFlags::RDONLY
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY)
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NOFOLLOW);
+
+/// A folder whose files are served.
+#[derive(Debug)]
+pub struct LocalDisk {
+    root: PathBuf,
+    hidden: Vec<PathBuf>,
+}
+
+impl LocalDisk {
+    /// Serves what is beneath `root`, except what is beneath one of the folders `hidden`. Both are
+    /// looked up anew for each file, so that a folder may be replaced while it is served.
+    ///
+    /// # Errors
+    /// If `root` cannot be listed, or lies within a hidden folder.
+    pub fn new(root: &Path, hidden: &[&Path]) -> io::Result<Self> {
+        std::fs::read_dir(root)?;
+        let real = root.canonicalize()?;
+        for folder in hidden {
+            if folder.canonicalize().is_ok_and(|folder| real.starts_with(folder)) {
+                return Err(io::Error::other(format!(
+                    "it lies within the server's own folder {}",
+                    folder.display()
+                )));
+            }
+        }
+        Ok(Self {
+            root: std::path::absolute(root)?,
+            hidden: hidden.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
+        })
+    }
+
+    fn is_hidden(&self, folder: &OwnedFd) -> Result<bool, OpenError> {
+        let found = fstat(folder).map_err(open_error)?;
+        Ok(self.hidden.iter().any(|hidden| {
+            stat(hidden).is_ok_and(|hidden| (hidden.st_dev, hidden.st_ino) == (found.st_dev, found.st_ino))
+        }))
+    }
+}
+
+impl Storage for LocalDisk {
+    fn open(&self, name: &FileName) -> Result<StoredFile, OpenError> {
+        let mut walk = Walk::new(self, name)?;
+        let file = loop {
+            if let Some(file) = walk.step()? {
+                break file;
+            }
+        };
+        StoredFile::new(file)
+            .map_err(OpenError::Unavailable)?
+            .ok_or(OpenError::Refused("it is not a regular file"))
+    }
+}
+
+/// The way from the root to a file.
+struct Walk<'a> {
+    disk: &'a LocalDisk,
+    /// The open folders from the root to where the walk stands; the root is never taken away.
+    folders: Vec<OwnedFd>,
+    /// The components still to be walked, the next one last.
+    ahead: Vec<Vec<u8>>,
+    links: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn new(disk: &'a LocalDisk, name: &FileName) -> Result<Self, OpenError> {
+        let root = open(&disk.root, FOLDER, Mode::empty()).map_err(open_error)?;
+        let mut ahead: Vec<_> = name.components().map(<[u8]>::to_vec).collect();
+        ahead.reverse();
+        Ok(Self { disk, folders: vec![root], ahead, links: 0 })
+    }
+
+    /// Walks one component; the file, if it was the last one.
+    fn step(&mut self) -> Result<Option<File>, OpenError> {
+        let component = self.ahead.pop().ok_or(OpenError::Refused("it is a folder"))?;
+        match component.as_slice() {
+            b"" | b"." => return Ok(None),
+            b".." => {
+                self.folders.pop();
+                return if self.folders.is_empty() { Err(LEADS_OUT) } else { Ok(None) };
+            }
+            reserved if names::is_reserved(reserved) => {
+                return Err(OpenError::Refused("it leads to the server's own files"));
+            }
+            _ => {}
+        }
+        let here = self.folders.last().ok_or(LEADS_OUT)?;
+        let last = self.ahead.is_empty();
+        let flags = if last { FILE } else { FOLDER | OFlags::NOFOLLOW };
+        match openat(here, component.as_slice(), flags, Mode::empty()) {
+            Ok(file) if last => Ok(Some(file.into())),
+            Ok(folder) => self.enter(folder),
+            // A link answers LOOP where a file was wanted, NOTDIR where a folder was.
+            Err(Errno::LOOP | Errno::NOTDIR) => self.follow(&component),
+            Err(error) => Err(open_error(error)),
+        }
+    }
+
+    fn enter(&mut self, folder: OwnedFd) -> Result<Option<File>, OpenError> {
+        if self.folders.len() > DEPTH_MAX {
+            return Err(OpenError::Refused("it lies too deep"));
+        }
+        if self.disk.is_hidden(&folder)? {
+            return Err(OpenError::Refused("it leads to the server's own files"));
+        }
+        self.folders.push(folder);
+        Ok(None)
+    }
+
+    fn follow(&mut self, link: &[u8]) -> Result<Option<File>, OpenError> {
+        let here = self.folders.last().ok_or(LEADS_OUT)?;
+        let target = match readlinkat(here, link, Vec::new()) {
+            Ok(target) => target.into_bytes(),
+            Err(Errno::INVAL) => return Err(OpenError::NotFound),
+            Err(error) => return Err(open_error(error)),
+        };
+        self.links += 1;
+        if self.links > LINKS_MAX {
+            return Err(OpenError::Refused("there are too many symbolic links"));
+        }
+        if target.first() == Some(&b'/') {
+            return Err(LEADS_OUT);
+        }
+        self.ahead.extend(target.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec));
+        Ok(None)
+    }
+}
+
+const LEADS_OUT: OpenError = OpenError::Refused("a symbolic link leads out of the served folder");
+
+fn open_error(error: Errno) -> OpenError {
+    match error {
+        Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG => OpenError::NotFound,
+        Errno::ISDIR => OpenError::Refused("it is a folder"),
+        Errno::NXIO | Errno::NODEV => OpenError::Refused("it is not a regular file"),
+        Errno::ACCESS | Errno::PERM => OpenError::Refused("permission denied"),
+        Errno::LOOP => OpenError::Refused("there are too many symbolic links"),
+        error => OpenError::Unavailable(error.into()),
+    }
+}
+
+#[cfg(test)]
+#[path = "local/tests.rs"]
+mod tests;
