@@ -14,6 +14,7 @@
 //! L1 words     codec, digest, error, limits, names, progress, sniff, text, units
 //! ```
 
+pub mod app;
 pub mod codec;
 pub mod config;
 pub mod digest;

@@ -101,6 +101,49 @@ impl fmt::Display for Span {
     }
 }
 
+/// A count of bytes for people, in powers of 1000: `999 B`, `1.5 MB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+        if self.0 < 1000 {
+            return write!(f, "{} B", self.0);
+        }
+        // Tenths of the next unit, so that no floating point is needed; rounded as one would.
+        let mut tenths = u128::from(self.0) * 10;
+        let mut unit = "B";
+        for next in UNITS {
+            if tenths < 9_995 {
+                break;
+            }
+            tenths = (tenths + 500) / 1000;
+            unit = next;
+        }
+        write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
+    }
+}
+
+/// A rate for people, in bytes per second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(pub u64);
+
+impl Rate {
+    /// The rate of `size` bytes moved in `elapsed`.
+    #[must_use]
+    pub fn new(size: u64, elapsed: Duration) -> Self {
+        let rate = u128::from(size) * 1_000_000 / elapsed.as_micros().max(1);
+        Self(u64::try_from(rate).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", Bytes(self.0))
+    }
+}
+
 /// A finite number that is not negative, and the letters behind it.
 fn split(text: &str) -> Option<(f64, &str)> {
     let text = text.trim();
@@ -177,6 +220,23 @@ mod tests {
         for text in ["", "KiB", "-1", "1XB", "18446744073709551616", "99999999999TiB", "1e3"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn byte_counts_read_as_people_write_them() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (1_550_000, "1.6 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(Bytes(bytes).to_string(), text);
+        }
+        assert_eq!(Rate::new(10_000_000, Duration::from_millis(500)).to_string(), "20.0 MB/s");
+        assert_eq!(Rate::new(0, Duration::ZERO).to_string(), "0 B/s");
     }
 
     proptest! {

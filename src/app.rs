@@ -1,0 +1,41 @@
+//! The assembly: what the binaries start. Here, and only here, everything comes together.
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use crate::error::Code;
+
+mod audit;
+mod folders;
+pub mod server;
+
+/// Why a program ends, for a person and as an exit status.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    /// Kind of the failure.
+    pub code: Code,
+    /// What happened, to what, and what to do.
+    pub text: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(code: Code, text: impl Display) -> Self {
+        Self { code, text: text.to_string() }
+    }
+}
+
+/// Ends a program because of `error`: says it on standard error and gives the exit status.
+#[must_use]
+pub fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
+    say(&format!("{program}: {error:#}"));
+    let code = error.downcast_ref::<Failure>().map_or(Code::Other, |failure| failure.code);
+    ExitCode::from(code.exit_status())
+}
+
+/// A line on standard error, if anybody is there to read it.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}

@@ -1,0 +1,154 @@
+//! The audit log: what happened on the server, as lines that people and programs read.
+//!
+//! It hears the service's events and the listener's, and counts them for the summary at the end.
+//! Text of peers is escaped here. The form `N%` is kept for progress lines alone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::{info, warn};
+
+use crate::server::Monitor;
+use crate::service::{Event, Observer};
+use crate::text::logged;
+use crate::units::Rate;
+
+/// Turns events into log lines and counts.
+#[derive(Debug)]
+pub(super) struct Audit {
+    began: Instant,
+    connections: AtomicU64,
+    sent: AtomicU64,
+    bytes: AtomicU64,
+    cut: AtomicU64,
+    refused: AtomicU64,
+    accept_failing: AtomicBool,
+}
+
+impl Audit {
+    pub(super) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            connections: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            accept_failing: AtomicBool::new(false),
+        }
+    }
+
+    /// The last lines of a run.
+    pub(super) fn summarize(&self) {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (connections, sent, bytes) = (count(&self.connections), count(&self.sent), count(&self.bytes));
+        let (cut, refused) = (count(&self.cut), count(&self.refused));
+        let seconds = self.began.elapsed().as_secs();
+        info!(
+            event = "summary",
+            connections,
+            sent,
+            bytes,
+            cut,
+            refused,
+            seconds,
+            "Summary: {connections} connections, {sent} files sent ({bytes} bytes), {cut} transfers cut, \
+             {refused} requests refused, in {seconds} s"
+        );
+    }
+}
+
+impl Observer for Audit {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::Opened { peer } => {
+                self.connections.fetch_add(1, Ordering::Relaxed);
+                if self.accept_failing.swap(false, Ordering::Relaxed) {
+                    info!(event = "accepting", "Accepting connections again");
+                }
+                info!(event = "opened", %peer, "New connection from {peer}");
+            }
+            Event::Closed { peer, cause: None } => {
+                info!(event = "closed", %peer, "Connection closed with {peer}");
+            }
+            Event::Closed { peer, cause: Some(cause) } => {
+                let cause = logged(cause.as_bytes());
+                info!(event = "closed", %peer, %cause, "Connection closed with {peer}: {cause}");
+            }
+            Event::Requested { peer, name } => {
+                let file = logged(name);
+                info!(event = "requested", %peer, %file, "Client {peer} requested file: {file}");
+            }
+            Event::Refused { peer, name, cause } => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let (file, cause) = (logged(name), logged(cause.as_bytes()));
+                warn!(event = "refused", %peer, %file, %cause, "Refused '{file}' to {peer}: {cause}");
+            }
+            Event::Unavailable { peer, name, cause } => {
+                let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
+                warn!(event = "unavailable", %peer, %file, %cause, "No answer to {peer} for '{file}': {cause}");
+            }
+            ref transfer => self.observe_transfer(transfer),
+        }
+    }
+}
+
+impl Audit {
+    fn observe_transfer(&self, event: &Event<'_>) {
+        match *event {
+            Event::Started { peer, name, size } => {
+                let file = logged(name.as_bytes());
+                info!(event = "started", %peer, %file, size, "Sending file '{file}' ({size} bytes) to {peer}");
+            }
+            Event::Progress { peer, name, percent, done, size } => {
+                let file = logged(name.as_bytes());
+                info!(
+                    event = "progress", %peer, %file, percent, done, size,
+                    "Progress to {peer}: {percent}% ({done}/{size} bytes)"
+                );
+            }
+            Event::Finished { peer, name, size, elapsed, md5 } => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+                let (file, seconds, rate) =
+                    (logged(name.as_bytes()), elapsed.as_secs_f64(), Rate::new(size, elapsed));
+                info!(
+                    event = "finished", %peer, %file, size, seconds, %md5,
+                    "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}), MD5 {md5}"
+                );
+            }
+            Event::Cut { peer, name, done, size, cause } => {
+                self.cut.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(done, Ordering::Relaxed);
+                let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
+                warn!(
+                    event = "cut", %peer, %file, done, size, %cause,
+                    "Transfer of '{file}' to {peer} cut after {done} of {size} bytes: {cause}"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Monitor for Audit {
+    fn accept_failed(&self, error: &io::Error, wait: Duration) {
+        // Once for each spell of trouble: under a flood the log must not become a flood of its own.
+        if !self.accept_failing.swap(true, Ordering::Relaxed) {
+            warn!(event = "accept-failed", %error, "Cannot accept connections: {error}; trying again every {wait:?} or later");
+        }
+    }
+
+    fn full(&self, connections: usize) {
+        warn!(
+            event = "full",
+            connections, "All {connections} places are taken; further connections wait (--max-connections)"
+        );
+    }
+
+    fn turned_away(&self, peer: SocketAddr) {
+        warn!(event = "turned-away", %peer, "Turned {peer} away: too many connections from its address (--max-connections-per-address)");
+    }
+}

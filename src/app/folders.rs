@@ -1,0 +1,65 @@
+//! The folders that a server needs, made where they are missing, and the lock on its state.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use super::Failure;
+use crate::error::Code;
+
+/// Name of the file whose lock says that a server uses the state folder.
+const LOCK_FILE: &str = "lock";
+/// Only the server's user may look into its state.
+const STATE_MODE: u32 = 0o700;
+/// Only the server's user may read or write files of its state.
+const STATE_FILE_MODE: u32 = 0o600;
+
+/// Makes the folder of served files if it is missing.
+pub(super) fn prepare_root(root: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(root).map_err(|error| {
+        Failure::new(
+            code_of(&error),
+            format!("cannot serve {}: {error}; name a folder that can be read", root.display()),
+        )
+    })
+}
+
+/// Makes the state folder if it is missing, and keeps every other server off it for as long as
+/// what is returned lives.
+pub(super) fn claim_state(state: &Path) -> Result<File, Failure> {
+    let failed = |error: io::Error| {
+        Failure::new(
+            code_of(&error),
+            format!("cannot use the state folder {}: {error}; choose another with --state", state.display()),
+        )
+    };
+    DirBuilder::new().recursive(true).mode(STATE_MODE).create(state).map_err(failed)?;
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(STATE_FILE_MODE)
+        .open(state.join(LOCK_FILE))
+        .map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(Failure::new(
+            Code::Exists,
+            format!(
+                "another server uses the state folder {}; stop it, or choose another folder with --state",
+                state.display()
+            ),
+        )),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// The kind of failure that an error of the file system is.
+pub(super) fn code_of(error: &io::Error) -> Code {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Code::NotAllowed,
+        _ if crate::error::is_no_space(error) => Code::NoSpace,
+        _ => Code::LocalIo,
+    }
+}

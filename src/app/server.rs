@@ -1,0 +1,227 @@
+//! The server program, from its arguments to its exit status.
+//!
+//! 1. Ctrl+C is caught before anything else; the configuration is read.
+//! 2. The state folder is claimed, the log opened, the descriptor limit raised.
+//! 3. The port is bound and printed; connections are served until a signal says stop.
+//! 4. Running transfers end within the drain timeout; the summary is logged; the log is closed.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::audit::Audit;
+use super::{Failure, fail, folders};
+use crate::config::{self, Config, ConfigError, LogFormat};
+use crate::error::{Code, EXIT_INTERRUPTED};
+use crate::limits::BLOCKING_THREADS;
+use crate::logging::{self, Logging};
+use crate::server::{self, listener};
+use crate::service::{Observer, Service};
+use crate::storage::local::LocalDisk;
+
+/// Runs the server with these arguments (the first is the program's name) and says how it ended.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let stopping = CancellationToken::new();
+    let result = catch_interrupts(stopping.clone()).and_then(|()| match config::load(arguments) {
+        Ok(config) => run(config, stopping),
+        Err(ConfigError::Arguments(error)) => {
+            // Help and version are errors to clap, but of status 0 and for standard output.
+            let _ = error.print();
+            std::process::exit(error.exit_code());
+        }
+        Err(error) => Err(Failure::new(Code::Usage, error).into()),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail("server", &error),
+    }
+}
+
+/// The first Ctrl+C stops, the second ends the program at once.
+fn catch_interrupts(stopping: CancellationToken) -> anyhow::Result<()> {
+    ctrlc::set_handler(move || {
+        if stopping.is_cancelled() {
+            std::process::exit(EXIT_INTERRUPTED.into());
+        }
+        stopping.cancel();
+    })
+    .context("cannot catch Ctrl+C")
+}
+
+fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<()> {
+    folders::prepare_root(&config.root)?;
+    let _state = folders::claim_state(&config.state)?;
+    let logging = start_log(&config)?;
+    let outcome = serve(&config, stopping);
+    if let Err(error) = &outcome {
+        tracing::error!("{error:#}");
+    }
+    logging.close();
+    outcome
+}
+
+fn start_log(config: &Config) -> Result<Logging, Failure> {
+    let color = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+    let settings = logging::Settings {
+        role: logging::Role::Server,
+        dir: config.log.dir.clone(),
+        format: match config.log.format {
+            LogFormat::Text => logging::Format::Text,
+            LogFormat::Json => logging::Format::Json,
+        },
+        level: config.log.level.clone(),
+        console: Some(logging::Console { color }),
+        size_max: config.log.size_max,
+        age_max: config.log.age_max,
+    };
+    logging::start(&settings).map_err(|error| Failure::new(error.code(), error))
+}
+
+fn serve(config: &Config, stopping: CancellationToken) -> anyhow::Result<()> {
+    let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir]).map_err(|error| {
+        let text = format!("cannot serve {}: {error}; name a folder that can be read", config.root.display());
+        Failure::new(folders::code_of(&error), text)
+    })?;
+    let mut settings = config.server.clone();
+    fit_descriptors(&mut settings);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build()
+        .context("cannot start the threads")?;
+    let audit = Arc::new(Audit::new());
+    let outcome = runtime.block_on(listen(config, disk, settings, Arc::clone(&audit), stopping));
+    // Whatever blocks now only reads: nothing is lost by not waiting for it.
+    runtime.shutdown_background();
+    audit.summarize();
+    outcome
+}
+
+async fn listen(
+    config: &Config,
+    disk: LocalDisk,
+    settings: server::Settings,
+    audit: Arc<Audit>,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
+    stop_on_signals(&stopping)?;
+    let listener = listener::bind(config.bind, config.port).map_err(|error| cannot_listen(config, &error))?;
+    let address = listener.local_addr().context("cannot tell the port")?;
+    announce(address, config);
+    let service = Service::new(disk, Arc::clone(&audit));
+    let drain = settings.drain_timeout;
+    let drained = server::run(listener, service, settings, &*audit, stopping).await;
+    if !drained {
+        warn!("Transfers that had not ended after {drain:?} were cut (--drain-timeout)");
+    }
+    Ok(())
+}
+
+fn announce(address: SocketAddr, config: &Config) {
+    let root = crate::text::logged(config.root.as_os_str().as_encoded_bytes()).to_string();
+    let version = env!("CARGO_PKG_VERSION");
+    info!(event = "listening", %address, %root, "oneport {version} listening on {address}, serving {root}");
+    // Whoever started the server may not be listening to it.
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
+}
+
+/// SIGTERM and SIGHUP stop the server as the first Ctrl+C does.
+fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {
+    let mut signals = vec![(SignalKind::terminate(), "SIGTERM")];
+    if !is_hangup_ignored() {
+        signals.push((SignalKind::hangup(), "SIGHUP"));
+    }
+    for (kind, name) in signals {
+        let mut signals = signal(kind).with_context(|| format!("cannot catch {name}"))?;
+        let stopping = stopping.clone();
+        tokio::spawn(async move {
+            if signals.recv().await.is_some() {
+                info!(event = "stopping", "Stopping: {name}");
+                stopping.cancel();
+            }
+        });
+    }
+    let stopping = stopping.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        info!(event = "stopping", "No new connections are accepted; running transfers are finished");
+    });
+    Ok(())
+}
+
+/// Whether whoever started the server wants it to outlive the terminal, as `nohup` does.
+fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    let hangup = SignalKind::hangup().as_raw_value() - 1;
+    mask >> hangup & 1 == 1
+}
+
+fn cannot_listen(config: &Config, error: &io::Error) -> Failure {
+    let port = config.port;
+    let place = match config.bind {
+        Some(address) => SocketAddr::new(address, port).to_string(),
+        None => format!("port {port}"),
+    };
+    match error.kind() {
+        io::ErrorKind::AddrInUse => Failure::new(
+            Code::Connect,
+            format!(
+                "cannot listen on {place}: another program uses it; stop that program or choose another port"
+            ),
+        ),
+        io::ErrorKind::PermissionDenied => Failure::new(
+            Code::NotAllowed,
+            format!("cannot listen on {place}: permission denied; choose a port above 1023"),
+        ),
+        io::ErrorKind::AddrNotAvailable => Failure::new(
+            Code::Connect,
+            format!("cannot listen on {place}: this machine has no such address; check --bind"),
+        ),
+        _ => Failure::new(
+            Code::Connect,
+            format!("cannot listen on {place}: {error}; check --bind and the port"),
+        ),
+    }
+}
+
+/// Raises the soft limit of open descriptors to the hard one, and lowers the number of connections
+/// if even that is too few for them.
+fn fit_descriptors(settings: &mut server::Settings) {
+    /// Descriptors of one connection: its socket and its file.
+    const EACH: u64 = 2;
+    /// Descriptors of everything else: the log, the state, the runtime, folders being walked.
+    const RESERVED: u64 = 64;
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
+        warn!("The limit of open files could not be raised");
+    }
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return };
+    let places = usize::try_from(descriptors.saturating_sub(RESERVED) / EACH).unwrap_or(usize::MAX).max(1);
+    if places < settings.connections_max {
+        info!(
+            "At most {places} connections at once: only {descriptors} files may be open \
+             (raise the limit with ulimit -n)"
+        );
+        settings.connections_max = places;
+    }
+}
+
+impl Observer for Arc<Audit> {
+    fn observe(&self, event: &crate::service::Event<'_>) {
+        self.as_ref().observe(event);
+    }
+}
