@@ -10,11 +10,12 @@
 //! L5 assembly  app, config, logging, and the binaries
 //! L4 edges     server, client
 //! L3 rules     service
-//! L2 stores    storage, staged, fileops
+//! L2 stores    catalog, storage, staged, fileops
 //! L1 words     codec, digest, error, limits, names, progress, sniff, text, units
 //! ```
 
 pub mod app;
+pub mod catalog;
 pub mod codec;
 pub mod config;
 pub mod digest;

@@ -131,3 +131,12 @@ pub const LOG_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Largest configuration file, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
+
+/// Digests kept in the catalog, in rows.
+pub const CATALOG_DIGESTS_MAX: u32 = 1_000_000;
+/// Digests that wait to be written to the catalog; more are forgotten.
+pub const CATALOG_QUEUE: usize = 1024;
+/// How long one call waits for a catalog that somebody else has locked.
+pub const CATALOG_BUSY_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a catalog that cannot be used is left alone.
+pub const CATALOG_RETRY: Duration = Duration::from_secs(30);

@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::catalog::Catalog;
 use crate::digest::Md5;
 use crate::limits::SMALL_FILE_MAX;
 use crate::names::FileName;
@@ -53,11 +54,14 @@ pub(crate) enum ServiceError {
 }
 
 impl Service {
-    /// A service over `storage` that tells `observer` what happens.
+    /// A service over `storage` and `catalog` that tells `observer` what happens.
     #[must_use]
-    pub fn new(storage: impl Storage, observer: impl Observer) -> Self {
-        let inner =
-            Inner { storage: Box::new(storage), observer: Box::new(observer), digests: Digests::default() };
+    pub fn new(storage: impl Storage, catalog: impl Catalog, observer: impl Observer) -> Self {
+        let inner = Inner {
+            storage: Box::new(storage),
+            observer: Box::new(observer),
+            digests: Digests::new(catalog),
+        };
         Self { inner: Arc::new(inner) }
     }
 

@@ -111,17 +111,16 @@ impl fmt::Display for Bytes {
         if self.0 < 1000 {
             return write!(f, "{} B", self.0);
         }
-        // Tenths of the next unit, so that no floating point is needed; rounded as one would.
-        let mut tenths = u128::from(self.0) * 10;
-        let mut unit = "B";
-        for next in UNITS {
-            if tenths < 9_995 {
-                break;
+        // Whole tenths, rounded once: no floating point is needed.
+        let mut factor = 1;
+        for unit in UNITS {
+            factor *= 1000;
+            let tenths = (u128::from(self.0) * 10 + factor / 2) / factor;
+            if tenths < 10_000 || unit == "EB" {
+                return write!(f, "{}.{} {unit}", tenths / 10, tenths % 10);
             }
-            tenths = (tenths + 500) / 1000;
-            unit = next;
         }
-        write!(f, "{}.{} {unit}", tenths / 10, tenths % 10)
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use super::audit::Audit;
 use super::{Failure, fail, folders};
+use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::error::{Code, EXIT_INTERRUPTED};
 use crate::limits::BLOCKING_THREADS;
@@ -100,7 +101,9 @@ fn serve(config: &Config, stopping: CancellationToken) -> anyhow::Result<()> {
         .build()
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
-    let outcome = runtime.block_on(listen(config, disk, settings, Arc::clone(&audit), stopping));
+    let catalog = SqliteCatalog::open(&config.state).map_err(|newer| Failure::new(Code::LocalIo, newer))?;
+    let service = Service::new(disk, catalog, Arc::clone(&audit));
+    let outcome = runtime.block_on(listen(config, service, settings, Arc::clone(&audit), stopping));
     // Whatever blocks now only reads: nothing is lost by not waiting for it.
     runtime.shutdown_background();
     audit.summarize();
@@ -109,7 +112,7 @@ fn serve(config: &Config, stopping: CancellationToken) -> anyhow::Result<()> {
 
 async fn listen(
     config: &Config,
-    disk: LocalDisk,
+    service: Service,
     settings: server::Settings,
     audit: Arc<Audit>,
     stopping: CancellationToken,
@@ -118,7 +121,6 @@ async fn listen(
     let listener = listener::bind(config.bind, config.port).map_err(|error| cannot_listen(config, &error))?;
     let address = listener.local_addr().context("cannot tell the port")?;
     announce(address, config);
-    let service = Service::new(disk, Arc::clone(&audit));
     let drain = settings.drain_timeout;
     let drained = server::run(listener, service, settings, &*audit, stopping).await;
     if !drained {

@@ -4,6 +4,7 @@
 //! only if the file had been quiet for [`DIGEST_SETTLED`] when hashing began and was untouched when
 //! it ended, because a change within one tick of a coarse clock leaves no trace.
 //! A computation that nobody waits for any more is given up.
+//! The bounded memory here answers first; behind it stands the catalog, which outlives the process.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, watch};
 
+use crate::catalog::Catalog;
 use crate::digest::{Md5, Md5Hasher};
 use crate::limits::{DIGEST_SETTLED, DIGESTS_MAX, HASH_CHUNK, HASHING_MAX};
 use crate::storage::{FileTime, Identity, StoredFile};
@@ -44,25 +46,30 @@ pub(crate) struct Digests {
 
 struct Shared {
     known: Mutex<Memory>,
+    catalog: Box<dyn Catalog>,
     running: Mutex<HashMap<Identity, Weak<Job>>>,
     turns: Semaphore,
 }
 
-impl Default for Digests {
-    fn default() -> Self {
+impl Digests {
+    pub(crate) fn new(catalog: impl Catalog) -> Self {
         let shared = Shared {
             known: Mutex::new(Memory::new(DIGESTS_MAX)),
+            catalog: Box::new(catalog),
             running: Mutex::default(),
             turns: Semaphore::new(HASHING_MAX),
         };
         Self { shared: Arc::new(shared) }
     }
-}
 
-impl Digests {
+    /// The MD5 of this version of a file, if it can be told without any wait.
+    pub(crate) fn recall(&self, identity: &Identity) -> Option<Md5> {
+        lock(&self.shared.known).recall(identity)
+    }
+
     /// The MD5 of `file`.
     pub(crate) async fn md5(&self, file: &Arc<StoredFile>) -> Result<Md5, HashError> {
-        if let Some(md5) = lock(&self.shared.known).recall(file.identity()) {
+        if let Some(md5) = self.recall(file.identity()) {
             return Ok(md5);
         }
         let job = self.join_or_start(file);
@@ -85,35 +92,54 @@ impl Digests {
     }
 }
 
-/// Waits for its turn, hashes, remembers, tells.
+/// Looks into the catalog, or waits for a turn and hashes; remembers, tells.
 async fn compute(
     shared: Arc<Shared>,
     file: Arc<StoredFile>,
     interest: Weak<Job>,
     teller: watch::Sender<Outcome>,
 ) {
-    let outcome = match shared.turns.acquire().await {
-        Ok(_turn) => {
-            let (file, interest) = (Arc::clone(&file), interest.clone());
-            let hashing = tokio::task::spawn_blocking(move || hash(&file, || interest.strong_count() > 0));
-            hashing.await.unwrap_or(Err(HashError::Stopped))
-        }
-        Err(_closed) => Err(HashError::Stopped),
+    let outcome = match look_up(&shared, &file).await {
+        Some(md5) => Ok(Hashed { md5, settled: true, noted: true }),
+        None => take_turn(&shared, &file, &interest).await,
     };
-    if let Ok(Hashed { md5, settled: true }) = outcome {
-        lock(&shared.known).remember(*file.identity(), md5);
+    let identity = *file.identity();
+    if let Ok(Hashed { md5, settled: true, .. }) = outcome {
+        lock(&shared.known).remember(identity, md5);
     }
     let mut running = lock(&shared.running);
-    if running.get(file.identity()).is_some_and(|entry| entry.ptr_eq(&interest)) {
-        running.remove(file.identity());
+    if running.get(&identity).is_some_and(|entry| entry.ptr_eq(&interest)) {
+        running.remove(&identity);
     }
     drop(running);
+    if let Ok(Hashed { md5, settled: true, noted: false }) = outcome {
+        shared.catalog.remember_md5(&identity, md5);
+    }
     let _ = teller.send(Some(outcome.map(|hashed| hashed.md5)));
+}
+
+async fn look_up(shared: &Arc<Shared>, file: &Arc<StoredFile>) -> Option<Md5> {
+    let (shared, identity) = (Arc::clone(shared), *file.identity());
+    tokio::task::spawn_blocking(move || shared.catalog.md5(&identity)).await.ok().flatten()
+}
+
+async fn take_turn(
+    shared: &Arc<Shared>,
+    file: &Arc<StoredFile>,
+    interest: &Weak<Job>,
+) -> Result<Hashed, HashError> {
+    let _turn = shared.turns.acquire().await.map_err(|_closed| HashError::Stopped)?;
+    let (file, interest) = (Arc::clone(file), interest.clone());
+    let hashing = tokio::task::spawn_blocking(move || hash(&file, || interest.strong_count() > 0));
+    hashing.await.unwrap_or(Err(HashError::Stopped))
 }
 
 struct Hashed {
     md5: Md5,
+    /// May be remembered.
     settled: bool,
+    /// Is in the catalog already.
+    noted: bool,
 }
 
 fn hash(file: &StoredFile, wanted: impl Fn() -> bool) -> Result<Hashed, HashError> {
@@ -139,7 +165,7 @@ fn hash(file: &StoredFile, wanted: impl Fn() -> bool) -> Result<Hashed, HashErro
     }
     let untouched = file.identity_now().map_err(failed)? == *file.identity();
     let settled = untouched && is_settled(file.identity(), began);
-    Ok(Hashed { md5: hasher.finish(), settled })
+    Ok(Hashed { md5: hasher.finish(), settled, noted: false })
 }
 
 /// Whether a file had been quiet for long enough when hashing began.

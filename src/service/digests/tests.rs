@@ -2,6 +2,7 @@ use std::fs::{self, File};
 use std::time::Duration;
 
 use super::*;
+use crate::catalog::Forgetful;
 
 fn stored(path: &std::path::Path) -> Arc<StoredFile> {
     Arc::new(StoredFile::new(File::open(path).unwrap()).unwrap().unwrap())
@@ -16,7 +17,7 @@ async fn all_who_ask_at_once_share_one_computation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     fs::write(&path, vec![7; 3 * HASH_CHUNK + 1]).unwrap();
-    let digests = Digests::default();
+    let digests = Digests::new(Forgetful);
     let (one, two) = (stored(&path), stored(&path));
     let first = digests.join_or_start(&one);
     let second = digests.join_or_start(&two);
@@ -30,7 +31,7 @@ async fn a_computation_that_nobody_waits_for_stops() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     File::create(&path).unwrap().set_len(1 << 40).unwrap();
-    let digests = Digests::default();
+    let digests = Digests::new(Forgetful);
     let file = stored(&path);
     let waiting = digests.md5(&file);
     assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
@@ -94,4 +95,39 @@ fn another_version_of_a_file_is_another_memory() {
     ] {
         assert_eq!(memory.recall(&other), None);
     }
+}
+
+/// A catalog that counts.
+#[derive(Default, Clone)]
+struct Noted(Arc<Mutex<HashMap<Identity, Md5>>>);
+
+impl Catalog for Noted {
+    fn md5(&self, identity: &Identity) -> Option<Md5> {
+        lock(&self.0).get(identity).copied()
+    }
+
+    fn remember_md5(&self, identity: &Identity, md5: Md5) {
+        lock(&self.0).insert(*identity, md5);
+    }
+}
+
+#[tokio::test]
+async fn what_the_catalog_knows_is_not_computed_and_what_is_computed_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("f");
+    fs::write(&path, "bytes").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(100);
+    File::options().write(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    let file = stored(&path);
+    let catalog = Noted::default();
+    catalog.remember_md5(file.identity(), Md5::of(b"as noted"));
+    let digests = Digests::new(catalog.clone());
+    assert_eq!(digests.md5(&file).await.unwrap(), Md5::of(b"as noted"));
+    assert_eq!(digests.recall(file.identity()), Some(Md5::of(b"as noted")));
+
+    lock(&catalog.0).clear();
+    let fresh = Digests::new(catalog.clone());
+    assert_eq!(fresh.md5(&file).await.unwrap(), Md5::of(b"bytes"));
+    assert!(lock(&catalog.0).is_empty(), "its status changed less than two seconds ago");
+    assert_eq!(fresh.recall(file.identity()), None);
 }

@@ -1,0 +1,283 @@
+//! The catalog in an SQLite file of the state folder.
+//!
+//! 1. The schema has a number; older ones are migrated, a newer one is refused: an older program
+//!    would not know what it destroys.
+//! 2. Any other trouble (a corrupt, locked, read-only or deleted file) is warned of once and then
+//!    the catalog is left alone for [`CATALOG_RETRY`], so that no reader waits for it again and again.
+//! 3. What is to be remembered goes through a bounded queue to a thread that commits many at once;
+//!    readers have a connection of their own and never wait for a commit.
+//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten.
+//!
+//! The SQL keeps to what PostgreSQL understands too.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use tracing::warn;
+
+use super::Catalog;
+use crate::digest::Md5;
+use crate::limits::{CATALOG_BUSY_TIMEOUT, CATALOG_DIGESTS_MAX, CATALOG_QUEUE, CATALOG_RETRY};
+use crate::storage::Identity;
+
+/// Name of the file in the state folder.
+const FILE: &str = "catalog.db";
+
+/// Each step takes the schema from the number of its place to the next.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE md5 (
+        device BIGINT NOT NULL,
+        inode BIGINT NOT NULL,
+        size BIGINT NOT NULL,
+        modified_s BIGINT NOT NULL,
+        modified_ns BIGINT NOT NULL,
+        changed_s BIGINT NOT NULL,
+        changed_ns BIGINT NOT NULL,
+        md5 TEXT NOT NULL,
+        noted_s BIGINT NOT NULL,
+        PRIMARY KEY (device, inode)
+    );
+    CREATE INDEX md5_noted ON md5 (noted_s);
+"];
+
+/// Why a catalog must not be used. All other trouble is lived with.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{path} was written by a newer oneport (schema {found}, this program knows {known}); use that program, \
+     or another state folder with --state"
+)]
+pub struct NewerSchema {
+    path: String,
+    found: i64,
+    known: i64,
+}
+
+/// A catalog in a file.
+pub struct SqliteCatalog {
+    reader: Mutex<Handle>,
+    /// Gone once the catalog is being dropped: that ends the thread.
+    notes: Option<SyncSender<Note>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// A digest on its way into the catalog.
+type Note = (Identity, Md5);
+
+/// One connection, as long as it works.
+struct Handle {
+    path: PathBuf,
+    state: State,
+}
+
+enum State {
+    Open(Connection),
+    /// Not usable; to be tried again then.
+    Closed {
+        retry: Instant,
+    },
+}
+
+/// What can go wrong while a catalog is opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Newer(#[from] NewerSchema),
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+impl SqliteCatalog {
+    /// Opens the catalog of a state folder, or makes it.
+    ///
+    /// # Errors
+    /// Only if the schema is newer than this program; with any other trouble the catalog starts
+    /// closed and is tried again later.
+    pub fn open(state_folder: &Path) -> Result<Self, NewerSchema> {
+        let path = state_folder.join(FILE);
+        let mut reader = Handle { path: path.clone(), state: State::Closed { retry: Instant::now() } };
+        match connect(&path) {
+            Ok(connection) => reader.state = State::Open(connection),
+            Err(OpenError::Newer(newer)) => return Err(newer),
+            Err(OpenError::Sqlite(error)) => reader.close(&error),
+        }
+        let (notes, queue) = sync_channel(CATALOG_QUEUE);
+        let handle = Handle { path, state: State::Closed { retry: Instant::now() } };
+        let writer =
+            std::thread::Builder::new().name("catalog".into()).spawn(move || write_notes(handle, &queue));
+        Ok(Self { reader: Mutex::new(reader), notes: Some(notes), writer: writer.ok() })
+    }
+}
+
+/// What is on its way is written before the catalog is gone.
+impl Drop for SqliteCatalog {
+    fn drop(&mut self) {
+        self.notes = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Handle {
+    /// Runs `work` if the catalog can be used; `None` if it cannot or `work` fails.
+    fn with<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Option<T> {
+        if let State::Closed { retry } = self.state {
+            if Instant::now() < retry {
+                return None;
+            }
+            match connect(&self.path) {
+                Ok(connection) => self.state = State::Open(connection),
+                Err(error) => {
+                    self.close(&error);
+                    return None;
+                }
+            }
+        }
+        let State::Open(connection) = &mut self.state else { return None };
+        match work(connection) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.close(&error);
+                None
+            }
+        }
+    }
+
+    fn close(&mut self, error: &dyn std::error::Error) {
+        let path = self.path.display();
+        warn!(
+            event = "catalog", %error,
+            "The catalog {path} cannot be used now ({error}); files are served all the same, their digests are \
+             computed anew. If it is broken: stop the server, remove the file, start the server"
+        );
+        self.state = State::Closed { retry: Instant::now() + CATALOG_RETRY };
+    }
+}
+
+impl Catalog for SqliteCatalog {
+    fn md5(&self, identity: &Identity) -> Option<Md5> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let hex = reader.with(|connection| {
+            let mut select = connection.prepare_cached(
+                "SELECT md5 FROM md5 WHERE device = $1 AND inode = $2 AND size = $3 AND modified_s = $4
+                 AND modified_ns = $5 AND changed_s = $6 AND changed_ns = $7",
+            )?;
+            select.query_row(row_of(identity), |row| row.get::<_, String>(0)).optional()
+        });
+        Md5::parse_hex(hex??.as_bytes())
+    }
+
+    fn remember_md5(&self, identity: &Identity, md5: Md5) {
+        if let Some(notes) = &self.notes {
+            // A full queue forgets: the digest can always be computed again.
+            let _ = notes.try_send((*identity, md5));
+        }
+    }
+}
+
+/// Commits what is in the queue, all that waits at once, until the catalog is dropped.
+fn write_notes(mut handle: Handle, queue: &Receiver<Note>) {
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Note> = std::iter::once(first).chain(queue.try_iter().take(CATALOG_QUEUE)).collect();
+        handle.with(|connection| write_batch(connection, &batch));
+    }
+}
+
+fn write_batch(connection: &mut Connection, batch: &[Note]) -> rusqlite::Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    {
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO md5 (device, inode, size, modified_s, modified_ns, changed_s, changed_ns, md5, noted_s)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+             ON CONFLICT (device, inode) DO UPDATE SET size = excluded.size,
+             modified_s = excluded.modified_s, modified_ns = excluded.modified_ns,
+             changed_s = excluded.changed_s, changed_ns = excluded.changed_ns,
+             md5 = excluded.md5, noted_s = excluded.noted_s",
+        )?;
+        for (identity, md5) in batch {
+            let [device, inode, size, modified_s, modified_ns, changed_s, changed_ns] = row_of(identity);
+            let row = params![
+                device,
+                inode,
+                size,
+                modified_s,
+                modified_ns,
+                changed_s,
+                changed_ns,
+                md5.to_string(),
+                now_s()
+            ];
+            insert.execute(row)?;
+        }
+    }
+    forget_oldest(&transaction, CATALOG_DIGESTS_MAX)?;
+    transaction.commit()
+}
+
+/// Keeps the table below `max` rows by forgetting the oldest tenth when it is full.
+fn forget_oldest(connection: &Connection, max: u32) -> rusqlite::Result<()> {
+    let count: u32 = connection.query_row("SELECT COUNT(*) FROM md5", [], |row| row.get(0))?;
+    if count <= max {
+        return Ok(());
+    }
+    connection.execute(
+        "DELETE FROM md5 WHERE (device, inode) IN
+         (SELECT device, inode FROM md5 ORDER BY noted_s LIMIT $1)",
+        [count - max + max / 10],
+    )?;
+    Ok(())
+}
+
+/// An identity as SQL's signed integers, bit for bit, in the order of the columns.
+fn row_of(identity: &Identity) -> [i64; 7] {
+    [
+        identity.device.cast_signed(),
+        identity.inode.cast_signed(),
+        identity.size.cast_signed(),
+        identity.modified.0,
+        identity.modified.1,
+        identity.changed.0,
+        identity.changed.1,
+    ]
+}
+
+fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let mut connection = Connection::open(path)?;
+    connection.busy_timeout(CATALOG_BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    migrate(&mut connection, path)?;
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.execute("CREATE TABLE IF NOT EXISTS schema_number (number BIGINT NOT NULL)", [])?;
+    let found: i64 =
+        transaction.query_row("SELECT COALESCE(MAX(number), 0) FROM schema_number", [], |row| row.get(0))?;
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    if found > known {
+        return Err(NewerSchema { path: path.display().to_string(), found, known }.into());
+    }
+    let applied = usize::try_from(found).unwrap_or(0);
+    for migration in &MIGRATIONS[applied..] {
+        transaction.execute_batch(migration)?;
+    }
+    transaction.execute("DELETE FROM schema_number", [])?;
+    transaction.execute("INSERT INTO schema_number VALUES ($1)", [known])?;
+    transaction.commit()?;
+    Ok(())
+}
+
+fn now_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+#[path = "sqlite/tests.rs"]
+mod tests;
