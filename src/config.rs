@@ -34,6 +34,8 @@ pub struct Config {
     pub state: PathBuf,
     /// Where and how to log.
     pub log: Log,
+    /// Files whose digest takes longer than this are hashed ahead; zero means none are.
+    pub hash_ahead: Duration,
     /// Limits of connections.
     pub server: server::Settings,
 }
@@ -149,6 +151,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             size_max: options.log_max_size.map_or(limits::LOG_SIZE_MAX, |size| size.0),
             age_max: span(options.log_max_age, limits::LOG_AGE_MAX),
         },
+        hash_ahead: span(options.hash_ahead, limits::HASH_AHEAD),
         server: server::Settings {
             connections_max: options.max_connections.unwrap_or(limits::CONNECTIONS_MAX),
             connections_per_address_max: options.max_connections_per_address.unwrap_or(0),

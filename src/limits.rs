@@ -38,6 +38,9 @@ pub const SEND_CHUNK: u64 = 1 << 20;
 /// Last bytes of a file that are held back until it is known not to have changed.
 pub const LAST_CHUNK: u64 = 16 << 10;
 
+/// Read size while a cold stretch of a file is brought into memory, in bytes.
+pub const WARM_CHUNK: usize = 128 << 10;
+
 /// Read size while hashing a file, in bytes.
 pub const HASH_CHUNK: usize = 256 << 10;
 
@@ -93,6 +96,19 @@ pub const BLOCKING_THREADS: usize = 64;
 
 /// Files hashed at the same time.
 pub const HASHING_MAX: usize = 2;
+
+/// A file whose digest would take longer than this is hashed before anybody asks.
+pub const HASH_AHEAD: Duration = Duration::from_secs(5);
+/// Files hashed ahead in one round.
+pub const HASH_AHEAD_FILES: usize = 4096;
+/// Shortest time between two rounds of looking for files to hash ahead.
+pub const HASH_AHEAD_INTERVAL: Duration = Duration::from_secs(60);
+/// Share of the time that looking for files to hash ahead may take: one part in this many.
+pub const HASH_AHEAD_SHARE: u32 = 20;
+/// A file that was changed more recently than this is not hashed ahead: it may still be growing.
+pub const HASH_AHEAD_QUIET: Duration = Duration::from_secs(5);
+/// Bytes hashed once to learn how fast this machine is.
+pub const HASH_RATE_SAMPLE: usize = 8 << 20;
 
 /// Retries of the client after its first attempt.
 pub const RETRIES: u32 = 6;

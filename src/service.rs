@@ -13,13 +13,14 @@ use crate::limits::SMALL_FILE_MAX;
 use crate::names::FileName;
 use crate::storage::{OpenError, Storage, StoredFile};
 
+mod ahead;
 pub(crate) mod digests;
 pub mod events;
 pub(crate) mod transfer;
 
 pub use events::{Event, Observer};
 
-use digests::{Digests, HashError};
+use digests::{Digests, HashError, Priority};
 use transfer::Transfer;
 
 /// The rules, over one store. Cheap to clone.
@@ -70,29 +71,24 @@ impl Service {
         self.inner.observer.observe(event);
     }
 
-    /// Opens a file for reading.
+    /// Opens a file for reading: at once if everything is in memory, else off the async threads.
     pub(crate) async fn open(&self, name: &FileName) -> Result<Source, ServiceError> {
-        let (inner, name) = (Arc::clone(&self.inner), name.clone());
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = inner.storage.open(&name)?;
-            if file.size() > SMALL_FILE_MAX {
-                return Ok(Source::Large(Arc::new(file)));
+        match self.inner.open_now(name) {
+            Some(told) => told.map_err(ServiceError::from),
+            None => {
+                let (inner, name) = (Arc::clone(&self.inner), name.clone());
+                let opened = tokio::task::spawn_blocking(move || inner.open(&name));
+                opened
+                    .await
+                    .map_err(|aborted| ServiceError::Unavailable(aborted.to_string()))?
+                    .map_err(Into::into)
             }
-            read_small(&file).map_err(OpenError::Unavailable)
-        });
-        match opened.await {
-            Ok(Ok(source)) => Ok(source),
-            Ok(Err(OpenError::Unavailable(cause))) => {
-                Err(ServiceError::Unavailable(format!("cannot be read now: {cause}")))
-            }
-            Ok(Err(refused)) => Err(ServiceError::Refused(refused)),
-            Err(aborted) => Err(ServiceError::Unavailable(aborted.to_string())),
         }
     }
 
     /// The MD5 of an open file: remembered, or computed once for all who ask at the same time.
     pub(crate) async fn md5(&self, file: &Arc<StoredFile>) -> Result<Md5, HashError> {
-        self.inner.digests.md5(file).await
+        self.inner.digests.md5(file, Priority::Now).await
     }
 
     /// Begins to account for a transfer.
@@ -106,19 +102,61 @@ impl Service {
     }
 }
 
-fn read_small(file: &StoredFile) -> io::Result<Source> {
+impl Inner {
+    fn open(&self, name: &FileName) -> Result<Source, OpenError> {
+        let file = self.storage.open(name)?;
+        if file.size() > SMALL_FILE_MAX {
+            return Ok(Source::Large(Arc::new(file)));
+        }
+        let read = |bytes: &mut [u8], offset| file.read_at(bytes, offset).map(Some);
+        read_small(&file, read).and_then(|small| small.ok_or_else(cold)).map_err(OpenError::Unavailable)
+    }
+
+    /// As [`Self::open`], but `None` where a disk would have to be waited for.
+    fn open_now(&self, name: &FileName) -> Option<Result<Source, OpenError>> {
+        let file = match self.storage.open_now(name)? {
+            Ok(file) => file,
+            Err(error) => return Some(Err(error)),
+        };
+        if file.size() > SMALL_FILE_MAX {
+            return Some(Ok(Source::Large(Arc::new(file))));
+        }
+        let read = |bytes: &mut [u8], offset| file.read_now(bytes, offset);
+        read_small(&file, read).map_err(OpenError::Unavailable).transpose()
+    }
+}
+
+impl From<OpenError> for ServiceError {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Unavailable(cause) => Self::Unavailable(format!("cannot be read now: {cause}")),
+            refused => Self::Refused(refused),
+        }
+    }
+}
+
+fn cold() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
+/// Reads and hashes a whole small file; `None` if `read` says that it would have to wait.
+fn read_small(
+    file: &StoredFile,
+    read: impl Fn(&mut [u8], u64) -> io::Result<Option<usize>>,
+) -> io::Result<Option<Source>> {
     let size = usize::try_from(file.size()).map_err(io::Error::other)?;
     let mut bytes = vec![0; size];
     let mut done = 0;
     while done < size {
-        match file.read_at(&mut bytes[done..], done as u64)? {
-            0 => return Err(io::Error::other("it became shorter while it was read")),
-            count => done += count,
+        match read(&mut bytes[done..], done as u64)? {
+            None => return Ok(None),
+            Some(0) => return Err(io::Error::other("it became shorter while it was read")),
+            Some(count) => done += count,
         }
     }
     if !file.is_unchanged()? {
         return Err(io::Error::other("it changed while it was read"));
     }
     let md5 = Md5::of(&bytes);
-    Ok(Source::Small { bytes, md5 })
+    Ok(Some(Source::Small { bytes, md5 }))
 }

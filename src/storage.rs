@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
+use crate::limits::WARM_CHUNK;
 use crate::names::FileName;
 
 pub mod local;
@@ -20,6 +21,16 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`OpenError`] says whether asking again could help.
     fn open(&self, name: &FileName) -> Result<StoredFile, OpenError>;
+
+    /// Opens a regular file if that can be done without waiting for a disk; `None` if it cannot be
+    /// told, and [`Self::open`] has to be asked. This call never blocks.
+    fn open_now(&self, name: &FileName) -> Option<Result<StoredFile, OpenError>>;
+
+    /// Names of regular files of at least `size` bytes, at most `count` of them.
+    ///
+    /// # Errors
+    /// If the store cannot be looked through.
+    fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>>;
 }
 
 /// Why a file could not be opened. Peers are told nothing of it but that there is no file.
@@ -118,6 +129,77 @@ impl StoredFile {
                 result => return result,
             }
         }
+    }
+}
+
+/// Without waiting for a disk, where the system can tell.
+#[cfg(target_os = "linux")]
+impl StoredFile {
+    /// Reads at a position if the bytes are in memory; `None` if a disk would have to be waited for.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read_now(&self, buffer: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let mut buffers = [io::IoSliceMut::new(buffer)];
+        match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(count) => Ok(Some(count)),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if self.is_in_memory() => {
+                self.read_at(buffer, offset).map(Some)
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether its file system keeps everything in memory.
+    fn is_in_memory(&self) -> bool {
+        // From linux/magic.h.
+        const TMPFS_MAGIC: u64 = 0x0102_1994;
+        const RAMFS_MAGIC: u64 = 0x8584_58f6;
+        rustix::fs::fstatfs(&self.file).is_ok_and(|found| {
+            [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type.cast_unsigned() & 0xffff_ffff))
+        })
+    }
+}
+
+/// Where the system cannot tell, everything might have to be waited for.
+#[cfg(not(target_os = "linux"))]
+impl StoredFile {
+    /// Reads at a position if the bytes are in memory: here that is never known.
+    ///
+    /// # Errors
+    /// None here.
+    pub fn read_now(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<Option<usize>> {
+        Ok(None)
+    }
+}
+
+impl StoredFile {
+    /// Whether a stretch of the file is likely in memory, told from its first and its last byte.
+    #[must_use]
+    pub fn is_warm(&self, offset: u64, count: u64) -> bool {
+        let mut byte = [0];
+        let last = offset + count.saturating_sub(1);
+        [offset, last].into_iter().all(|at| matches!(self.read_now(&mut byte, at), Ok(Some(_))))
+    }
+
+    /// Brings a stretch of the file into memory. May block.
+    ///
+    /// # Errors
+    /// If the disk cannot be read.
+    pub fn warm(&self, offset: u64, count: u64) -> io::Result<()> {
+        let mut buffer = vec![0; WARM_CHUNK];
+        let mut done = 0;
+        while done < count {
+            let wanted = usize::try_from(count - done).unwrap_or(WARM_CHUNK).min(WARM_CHUNK);
+            match self.read_at(&mut buffer[..wanted], offset + done)? {
+                0 => break,
+                read => done += read as u64,
+            }
+        }
+        Ok(())
     }
 }
 

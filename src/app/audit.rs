@@ -119,6 +119,13 @@ impl Audit {
                     "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}), MD5 {md5}"
                 );
             }
+            Event::HashedAhead { name, size, elapsed, md5 } => {
+                let (file, seconds) = (logged(name.as_bytes()), elapsed.as_secs_f64());
+                info!(
+                    event = "hashed-ahead", %file, size, seconds, %md5,
+                    "Hashed '{file}' ahead: {size} bytes in {seconds:.3} s, MD5 {md5}"
+                );
+            }
             Event::Cut { peer, name, done, size, cause } => {
                 self.cut.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(done, Ordering::Relaxed);

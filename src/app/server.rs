@@ -121,6 +121,11 @@ async fn listen(
     let listener = listener::bind(config.bind, config.port).map_err(|error| cannot_listen(config, &error))?;
     let address = listener.local_addr().context("cannot tell the port")?;
     announce(address, config);
+    if !config.hash_ahead.is_zero() {
+        let (service, stopping) = (service.clone(), stopping.clone());
+        let threshold = config.hash_ahead;
+        tokio::spawn(async move { service.hash_ahead(threshold, stopping).await });
+    }
     let drain = settings.drain_timeout;
     let drained = server::run(listener, service, settings, &*audit, stopping).await;
     if !drained {

@@ -90,6 +90,10 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Span>,
 
+    /// Hash files ahead whose digest would take longer than this; 0 means never [default: 5s]
+    #[arg(long, env = "ONEPORT_HASH_AHEAD", value_name = "TIME")]
+    pub hash_ahead: Option<Span>,
+
     /// Pause between OK and header in protocol version 1, for its original clients [default: 20ms]
     #[arg(long, env = "ONEPORT_V1_PAUSE", value_name = "TIME")]
     pub v1_pause: Option<Span>,
@@ -117,6 +121,7 @@ impl Options {
             request_timeout: self.request_timeout.or(other.request_timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
+            hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),
         }
     }

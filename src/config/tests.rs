@@ -28,6 +28,7 @@ fn the_help_names_the_defaults_that_are_in_force() {
     assert_eq!(span("--idle-timeout"), config.server.idle_timeout);
     assert_eq!(span("--drain-timeout"), config.server.drain_timeout);
     assert_eq!(span("--v1-pause"), config.server.v1_pause);
+    assert_eq!(span("--hash-ahead"), config.hash_ahead);
     assert_eq!(span("--log-max-age"), config.log.age_max);
     assert_eq!(default_of("--log-max-size").parse::<Size>().unwrap().0, config.log.size_max);
     assert_eq!(default_of("--max-connections <").parse(), Ok(config.server.connections_max));

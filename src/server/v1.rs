@@ -159,7 +159,7 @@ async fn send_small(
 async fn send_large(
     name: &FileName,
     md5: Md5,
-    file: &StoredFile,
+    file: &Arc<StoredFile>,
     transfer: &mut Transfer<'_>,
     wire: &mut Wire,
 ) -> Result<(), Cut> {

@@ -2,6 +2,7 @@
 //! page cache to the socket without passing through this program.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -70,17 +71,24 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends at most `count` bytes of `file` from `offset` on; 0 if the file has no byte there.
+    /// Sends at most `count` bytes of `file` from `offset` on; 0 if the file has no byte there. A
+    /// stretch that is not in memory is read in first, off the async threads: `sendfile` waits for
+    /// the disk even on a socket that does not wait.
     pub(super) async fn send_file(
         &mut self,
-        file: &StoredFile,
+        file: &Arc<StoredFile>,
         offset: u64,
         count: u64,
     ) -> Result<u64, WireEnd> {
+        if !file.is_warm(offset, count) {
+            let file = Arc::clone(file);
+            let warmed = tokio::task::spawn_blocking(move || file.warm(offset, count)).await;
+            warmed.map_err(io::Error::other).flatten().map_err(WireEnd::File)?;
+        }
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         let send = self.stream.async_io(Interest::WRITABLE, || {
             let mut at = offset;
-            Ok(rustix::fs::sendfile(&self.stream, file, Some(&mut at), wanted)?)
+            Ok(rustix::fs::sendfile(&self.stream, &**file, Some(&mut at), wanted)?)
         });
         match timeout(self.idle_timeout, send).await.map_err(|_| self.idle())? {
             Ok(sent) => Ok(sent as u64),

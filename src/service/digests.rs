@@ -11,7 +11,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::catalog::Catalog;
 use crate::digest::{Md5, Md5Hasher};
@@ -37,6 +37,15 @@ type Outcome = Option<Result<Md5, HashError>>;
 /// A running computation, alive as long as somebody waits for it.
 struct Job {
     outcome: watch::Receiver<Outcome>,
+}
+
+/// How urgent a digest is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// A peer waits for it.
+    Now,
+    /// Nobody has asked yet: only time that is left over is spent on it.
+    Ahead,
 }
 
 /// The digests of one service.
@@ -68,17 +77,17 @@ impl Digests {
     }
 
     /// The MD5 of `file`.
-    pub(crate) async fn md5(&self, file: &Arc<StoredFile>) -> Result<Md5, HashError> {
+    pub(crate) async fn md5(&self, file: &Arc<StoredFile>, priority: Priority) -> Result<Md5, HashError> {
         if let Some(md5) = self.recall(file.identity()) {
             return Ok(md5);
         }
-        let job = self.join_or_start(file);
+        let job = self.join_or_start(file, priority);
         let mut outcome = job.outcome.clone();
         let told = outcome.wait_for(Option::is_some).await.map_err(|_| HashError::Stopped)?;
         told.clone().unwrap_or(Err(HashError::Stopped))
     }
 
-    fn join_or_start(&self, file: &Arc<StoredFile>) -> Arc<Job> {
+    fn join_or_start(&self, file: &Arc<StoredFile>, priority: Priority) -> Arc<Job> {
         let mut running = lock(&self.shared.running);
         if let Some(job) = running.get(file.identity()).and_then(Weak::upgrade) {
             return job;
@@ -87,7 +96,7 @@ impl Digests {
         let job = Arc::new(Job { outcome });
         let interest = Arc::downgrade(&job);
         running.insert(*file.identity(), interest.clone());
-        tokio::spawn(compute(Arc::clone(&self.shared), Arc::clone(file), interest, teller));
+        tokio::spawn(compute(Arc::clone(&self.shared), Arc::clone(file), priority, interest, teller));
         job
     }
 }
@@ -96,12 +105,14 @@ impl Digests {
 async fn compute(
     shared: Arc<Shared>,
     file: Arc<StoredFile>,
+    priority: Priority,
     interest: Weak<Job>,
     teller: watch::Sender<Outcome>,
 ) {
     let outcome = match look_up(&shared, &file).await {
         Some(md5) => Ok(Hashed { md5, settled: true, noted: true }),
-        None => take_turn(&shared, &file, &interest).await,
+        None if priority == Priority::Now => take_turn(&shared, &file, &interest).await,
+        None => hash_aside(&file, &interest).await,
     };
     let identity = *file.identity();
     if let Ok(Hashed { md5, settled: true, .. }) = outcome {
@@ -133,6 +144,25 @@ async fn take_turn(
     let hashing = tokio::task::spawn_blocking(move || hash(&file, || interest.strong_count() > 0));
     hashing.await.unwrap_or(Err(HashError::Stopped))
 }
+
+/// Hashes on a thread that runs only when no other wants to. One after the other asks for this, so
+/// it needs no turn.
+async fn hash_aside(file: &Arc<StoredFile>, interest: &Weak<Job>) -> Result<Hashed, HashError> {
+    let (file, interest) = (Arc::clone(file), interest.clone());
+    let (teller, told) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("hash-ahead".into()).spawn(move || {
+        // On Linux this concerns the calling thread alone; elsewhere the thread is as urgent as others.
+        #[cfg(target_os = "linux")]
+        let _ = rustix::process::nice(LOWEST_PRIORITY);
+        let _ = teller.send(hash(&file, || interest.strong_count() > 0));
+    });
+    thread.map_err(|error| HashError::Io(Arc::new(error)))?;
+    told.await.unwrap_or(Err(HashError::Stopped))
+}
+
+/// The nicest that a thread can be.
+#[cfg(target_os = "linux")]
+const LOWEST_PRIORITY: i32 = 19;
 
 struct Hashed {
     md5: Md5,

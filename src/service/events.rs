@@ -91,6 +91,17 @@ pub enum Event<'a> {
         /// The digest that was sent with it.
         md5: Md5,
     },
+    /// The digest of a file was computed, or found in the catalog, before anybody asked.
+    HashedAhead {
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// How long it took.
+        elapsed: Duration,
+        /// The digest.
+        md5: Md5,
+    },
     /// A transfer ended before its end.
     Cut {
         /// The peer's address.

@@ -10,15 +10,19 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, fstat, open, openat, readlinkat, stat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat, stat};
+#[cfg(target_os = "linux")]
+use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::{OpenError, Storage, StoredFile};
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
 use crate::names::{self, FileName};
+
+mod survey;
 
 /// A folder is opened only to go through it.
 #[cfg(target_os = "linux")]
@@ -74,21 +78,32 @@ impl LocalDisk {
 
 impl Storage for LocalDisk {
     fn open(&self, name: &FileName) -> Result<StoredFile, OpenError> {
-        let mut walk = Walk::new(self, name)?;
-        let file = loop {
-            if let Some(file) = walk.step()? {
-                break file;
-            }
-        };
-        StoredFile::new(file)
-            .map_err(OpenError::Unavailable)?
-            .ok_or(OpenError::Refused("it is not a regular file"))
+        Walk::new(self, name, Patience::Waits)?.finish()
     }
+
+    fn open_now(&self, name: &FileName) -> Option<Result<StoredFile, OpenError>> {
+        match Walk::new(self, name, Patience::Never).and_then(Walk::finish) {
+            Err(OpenError::Unavailable(_)) => None,
+            told => Some(told),
+        }
+    }
+
+    fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>> {
+        survey::large_files(&self.root, &self.hidden, size, count)
+    }
+}
+
+/// Whether a walk may wait for the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Patience {
+    Waits,
+    Never,
 }
 
 /// The way from the root to a file.
 struct Walk<'a> {
     disk: &'a LocalDisk,
+    patience: Patience,
     /// The open folders from the root to where the walk stands; the root is never taken away.
     folders: Vec<OwnedFd>,
     /// The components still to be walked, the next one last.
@@ -97,11 +112,22 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(disk: &'a LocalDisk, name: &FileName) -> Result<Self, OpenError> {
-        let root = open(&disk.root, FOLDER, Mode::empty()).map_err(open_error)?;
+    fn new(disk: &'a LocalDisk, name: &FileName, patience: Patience) -> Result<Self, OpenError> {
+        let root = open(CWD, disk.root.as_path(), FOLDER, patience).map_err(open_error)?;
         let mut ahead: Vec<_> = name.components().map(<[u8]>::to_vec).collect();
         ahead.reverse();
-        Ok(Self { disk, folders: vec![root], ahead, links: 0 })
+        Ok(Self { disk, patience, folders: vec![root], ahead, links: 0 })
+    }
+
+    fn finish(mut self) -> Result<StoredFile, OpenError> {
+        let file = loop {
+            if let Some(file) = self.step()? {
+                break file;
+            }
+        };
+        StoredFile::new(file)
+            .map_err(OpenError::Unavailable)?
+            .ok_or(OpenError::Refused("it is not a regular file"))
     }
 
     /// Walks one component; the file, if it was the last one.
@@ -121,7 +147,7 @@ impl<'a> Walk<'a> {
         let here = self.folders.last().ok_or(LEADS_OUT)?;
         let last = self.ahead.is_empty();
         let flags = if last { FILE } else { FOLDER | OFlags::NOFOLLOW };
-        match openat(here, component.as_slice(), flags, Mode::empty()) {
+        match open(here, component.as_slice(), flags, self.patience) {
             Ok(file) if last => Ok(Some(file.into())),
             Ok(folder) => self.enter(folder),
             // A link answers LOOP where a file was wanted, NOTDIR where a folder was.
@@ -142,6 +168,10 @@ impl<'a> Walk<'a> {
     }
 
     fn follow(&mut self, link: &[u8]) -> Result<Option<File>, OpenError> {
+        if self.patience == Patience::Never {
+            // Where a link leads may have to be read from the disk.
+            return Err(OpenError::Unavailable(Errno::AGAIN.into()));
+        }
         let here = self.folders.last().ok_or(LEADS_OUT)?;
         let target = match readlinkat(here, link, Vec::new()) {
             Ok(target) => target.into_bytes(),
@@ -161,6 +191,40 @@ impl<'a> Walk<'a> {
 }
 
 const LEADS_OUT: OpenError = OpenError::Refused("a symbolic link leads out of the served folder");
+
+/// One step; `AGAIN` if it would have to wait and must not.
+#[cfg(target_os = "linux")]
+fn open<P: rustix::path::Arg>(
+    from: impl AsFd,
+    name: P,
+    flags: OFlags,
+    patience: Patience,
+) -> Result<OwnedFd, Errno> {
+    match patience {
+        Patience::Waits => openat(from, name, flags, Mode::empty()),
+        Patience::Never => {
+            let told = openat2(from, name, flags, Mode::empty(), ResolveFlags::CACHED);
+            // Old kernels and some sandboxes do not know the call.
+            told.map_err(|error| {
+                if matches!(error, Errno::NOSYS | Errno::INVAL | Errno::PERM) { Errno::AGAIN } else { error }
+            })
+        }
+    }
+}
+
+/// One step; `AGAIN` if it would have to wait and must not.
+#[cfg(not(target_os = "linux"))]
+fn open<P: rustix::path::Arg>(
+    from: impl AsFd,
+    name: P,
+    flags: OFlags,
+    patience: Patience,
+) -> Result<OwnedFd, Errno> {
+    match patience {
+        Patience::Waits => openat(from, name, flags, Mode::empty()),
+        Patience::Never => Err(Errno::AGAIN),
+    }
+}
 
 fn open_error(error: Errno) -> OpenError {
     match error {

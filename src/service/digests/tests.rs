@@ -19,10 +19,10 @@ async fn all_who_ask_at_once_share_one_computation() {
     fs::write(&path, vec![7; 3 * HASH_CHUNK + 1]).unwrap();
     let digests = Digests::new(Forgetful);
     let (one, two) = (stored(&path), stored(&path));
-    let first = digests.join_or_start(&one);
-    let second = digests.join_or_start(&two);
+    let first = digests.join_or_start(&one, Priority::Now);
+    let second = digests.join_or_start(&two, Priority::Ahead);
     assert!(Arc::ptr_eq(&first, &second));
-    assert_eq!(digests.md5(&one).await.unwrap(), Md5::of(&vec![7; 3 * HASH_CHUNK + 1]));
+    assert_eq!(digests.md5(&one, Priority::Now).await.unwrap(), Md5::of(&vec![7; 3 * HASH_CHUNK + 1]));
     assert!(lock(&digests.shared.running).is_empty(), "a finished computation leaves nothing behind");
 }
 
@@ -33,7 +33,7 @@ async fn a_computation_that_nobody_waits_for_stops() {
     File::create(&path).unwrap().set_len(1 << 40).unwrap();
     let digests = Digests::new(Forgetful);
     let file = stored(&path);
-    let waiting = digests.md5(&file);
+    let waiting = digests.md5(&file, Priority::Now);
     assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
     tokio::time::timeout(Duration::from_secs(20), async {
         let _all_turns =
@@ -122,12 +122,12 @@ async fn what_the_catalog_knows_is_not_computed_and_what_is_computed_is_noted() 
     let catalog = Noted::default();
     catalog.remember_md5(file.identity(), Md5::of(b"as noted"));
     let digests = Digests::new(catalog.clone());
-    assert_eq!(digests.md5(&file).await.unwrap(), Md5::of(b"as noted"));
+    assert_eq!(digests.md5(&file, Priority::Now).await.unwrap(), Md5::of(b"as noted"));
     assert_eq!(digests.recall(file.identity()), Some(Md5::of(b"as noted")));
 
     lock(&catalog.0).clear();
     let fresh = Digests::new(catalog.clone());
-    assert_eq!(fresh.md5(&file).await.unwrap(), Md5::of(b"bytes"));
+    assert_eq!(fresh.md5(&file, Priority::Now).await.unwrap(), Md5::of(b"bytes"));
     assert!(lock(&catalog.0).is_empty(), "its status changed less than two seconds ago");
     assert_eq!(fresh.recall(file.identity()), None);
 }

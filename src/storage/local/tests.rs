@@ -37,7 +37,12 @@ impl Tree {
     }
 
     fn read(&self, name: &str) -> Result<String, OpenError> {
-        let file = self.disk.open(&FileName::parse(name.as_bytes()).unwrap())?;
+        let name = FileName::parse(name.as_bytes()).unwrap();
+        let file = self.disk.open(&name);
+        if let Some(now) = self.disk.open_now(&name) {
+            assert_eq!(now.is_ok(), file.is_ok(), "{name}: whoever does not wait must be told the same");
+        }
+        let file = file?;
         let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
         let count = file.read_at(&mut bytes, 0).unwrap();
         assert_eq!(count, bytes.len());
@@ -155,4 +160,36 @@ fn an_open_file_tells_whether_its_bytes_changed_but_not_that_it_was_unlinked() {
     let file = tree.disk.open(&name).unwrap();
     fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(3).unwrap();
     assert!(!file.is_unchanged().unwrap());
+}
+
+#[test]
+fn what_is_in_memory_is_opened_and_read_without_waiting() {
+    let tree = tree();
+    for name in ["top", "a/b/deep"] {
+        let name = FileName::parse(name.as_bytes()).unwrap();
+        tree.disk.open(&name).unwrap();
+        let file = tree.disk.open_now(&name).expect("a file that was just written is in memory").unwrap();
+        let mut bytes = [0; 3];
+        assert_eq!(file.read_now(&mut bytes, 0).unwrap(), Some(3));
+        assert!(file.is_warm(0, file.size()));
+    }
+}
+
+#[test]
+fn the_survey_names_large_files_that_may_be_served_and_no_others() {
+    let tree = tree();
+    let root = tree.dir.path().join("root");
+    for name in
+        ["logs/large", "state/large", ".oneport/large", ".oneport-2.part", "a/b/large", "large", "../large"]
+    {
+        fs::write(root.join(name), vec![0; 100]).unwrap();
+    }
+    tree.link("large", "link");
+    tree.link("../large", "out");
+    tree.link("..", "up");
+    let mut found = tree.disk.large_files(100, 10).unwrap();
+    found.sort();
+    assert_eq!(found, [b"a/b/large".as_slice(), b"large"].map(|name| FileName::parse(name).unwrap()));
+    assert_eq!(tree.disk.large_files(100, 1).unwrap().len(), 1);
+    assert!(tree.disk.large_files(101, 10).unwrap().is_empty());
 }
