@@ -157,6 +157,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             connections_per_address_max: options.max_connections_per_address.unwrap_or(0),
             request_timeout: span(options.request_timeout, limits::REQUEST_TIMEOUT),
             idle_timeout: span(options.idle_timeout, limits::IDLE_TIMEOUT),
+            rate_min: options.min_rate.map_or(limits::RATE_MIN, |size| size.0),
             drain_timeout: span(options.drain_timeout, limits::DRAIN_TIMEOUT),
             v1_pause: span(options.v1_pause, limits::V1_PAUSE),
         },

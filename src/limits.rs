@@ -72,6 +72,12 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which a peer that takes no byte is dropped.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a write is tried while the system says that the peer has no room.
+pub const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least rate at which a peer must take what it asked for, in bytes per second.
+pub const RATE_MIN: u64 = 1024;
+
 /// Time that running transfers have to end after a shutdown was asked for.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

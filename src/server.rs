@@ -33,6 +33,8 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Time after which a peer that takes no byte is dropped.
     pub idle_timeout: Duration,
+    /// Least rate at which a peer must take a file, in bytes per second; 0 means none.
+    pub rate_min: u64,
     /// Time that running transfers have to end after a stop.
     pub drain_timeout: Duration,
     /// Pause between `OK` and the header in wire format v1.

@@ -86,6 +86,10 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_IDLE_TIMEOUT", value_name = "TIME")]
     pub idle_timeout: Option<Span>,
 
+    /// Least bytes per second that a client must take, over each idle timeout; 0 means any [default: 1KiB]
+    #[arg(long, env = "ONEPORT_MIN_RATE", value_name = "SIZE")]
+    pub min_rate: Option<Size>,
+
     /// Time that running transfers have to end when the server is stopped [default: 30s]
     #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Span>,
@@ -120,6 +124,7 @@ impl Options {
                 .or(other.max_connections_per_address),
             request_timeout: self.request_timeout.or(other.request_timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
+            min_rate: self.min_rate.or(other.min_rate),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),

@@ -31,6 +31,7 @@ fn the_help_names_the_defaults_that_are_in_force() {
     assert_eq!(span("--hash-ahead"), config.hash_ahead);
     assert_eq!(span("--log-max-age"), config.log.age_max);
     assert_eq!(default_of("--log-max-size").parse::<Size>().unwrap().0, config.log.size_max);
+    assert_eq!(default_of("--min-rate").parse::<Size>().unwrap().0, config.server.rate_min);
     assert_eq!(default_of("--max-connections <").parse(), Ok(config.server.connections_max));
     assert_eq!(default_of("[PORT] Port").parse(), Ok(config.port));
 }

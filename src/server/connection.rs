@@ -6,8 +6,8 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::wire::{Wire, WireEnd};
-use super::{Context, v1};
+use super::wire::{Pace, Wire, WireEnd};
+use super::{Context, Settings, v1};
 use crate::service::Event;
 use crate::sniff::{Dialect, sniff};
 
@@ -43,7 +43,8 @@ pub(super) enum End {
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
     context.service.tell(&Event::Opened { peer });
-    let mut wire = Wire::new(stream, context.settings.idle_timeout);
+    let Settings { idle_timeout, rate_min, .. } = context.settings;
+    let mut wire = Wire::new(stream, Pace { idle_timeout, rate_min });
     let end = converse(&mut wire, peer, context).await;
     let cause = end.err().map(|end| end.to_string());
     context.service.tell(&Event::Closed { peer, cause: cause.as_deref() });

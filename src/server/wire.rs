@@ -12,8 +12,17 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, SMALL_FILE_MAX};
+use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, SMALL_FILE_MAX, WRITE_PROBE_INTERVAL};
 use crate::storage::StoredFile;
+
+/// What is asked of a peer that takes bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Longest time without a byte taken.
+    pub(super) idle_timeout: Duration,
+    /// Least rate in bytes per second, over each `idle_timeout` spent waiting for the peer.
+    pub(super) rate_min: u64,
+}
 
 /// Why a connection cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +30,9 @@ pub(super) enum WireEnd {
     /// The peer took no byte for too long.
     #[error("no byte was taken for {} s", .0.as_secs_f32())]
     Idle(Duration),
+    /// The peer took bytes, but hardly any.
+    #[error("fewer than {0} bytes a second were taken")]
+    Slow(u64),
     /// The socket failed.
     #[error("the connection broke: {0}")]
     Socket(#[from] io::Error),
@@ -42,14 +54,17 @@ pub(super) enum Farewell {
 /// A connected socket.
 pub(super) struct Wire {
     stream: TcpStream,
-    idle_timeout: Duration,
+    pace: Pace,
+    /// Time spent waiting for the peer, and bytes that it took, since the pace was last looked at.
+    waited: Duration,
+    taken: u64,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, idle_timeout: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, pace: Pace) -> Self {
         // Only a matter of speed; a socket that refuses it still works.
         let _ = stream.set_nodelay(true);
-        Self { stream, idle_timeout }
+        Self { stream, pace, waited: Duration::ZERO, taken: 0 }
     }
 
     /// Reads what is there, without a deadline of its own: the caller has one for the whole request.
@@ -62,10 +77,7 @@ impl Wire {
     pub(super) async fn write_all(&mut self, mut bytes: &[u8], more: bool) -> Result<(), WireEnd> {
         let flags = if more { SendFlags::MORE | SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL };
         while !bytes.is_empty() {
-            let write = self
-                .stream
-                .async_io(Interest::WRITABLE, || Ok(rustix::net::send(&self.stream, bytes, flags)?));
-            let count = timeout(self.idle_timeout, write).await.map_err(|_| self.idle())??;
+            let count = self.give(|stream| Ok(rustix::net::send(stream, bytes, flags)?)).await?;
             bytes = &bytes[count..];
         }
         Ok(())
@@ -86,20 +98,65 @@ impl Wire {
             warmed.map_err(io::Error::other).flatten().map_err(WireEnd::File)?;
         }
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
-        let send = self.stream.async_io(Interest::WRITABLE, || {
+        let sent = self.give(|stream| {
             let mut at = offset;
-            Ok(rustix::fs::sendfile(&self.stream, &**file, Some(&mut at), wanted)?)
+            Ok(rustix::fs::sendfile(stream, &**file, Some(&mut at), wanted)?)
         });
-        match timeout(self.idle_timeout, send).await.map_err(|_| self.idle())? {
+        match sent.await {
             Ok(sent) => Ok(sent as u64),
-            Err(error) => match Errno::from_io_error(&error) {
+            Err(WireEnd::Socket(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     self.copy_file(file, offset, count).await
                 }
                 Some(Errno::IO) => Err(WireEnd::File(error)),
                 _ => Err(error.into()),
             },
+            Err(end) => Err(end),
         }
+    }
+
+    /// Gives the peer some bytes as soon as it takes any; says how many.
+    ///
+    /// The system reports a socket as writable only once a third of its buffer is free. A slow reader
+    /// may need longer for that than it may be idle, so while waiting the write is tried now and then.
+    async fn give(
+        &mut self,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Result<usize, WireEnd> {
+        let began = Instant::now();
+        let count = loop {
+            let writable = self.stream.async_io(Interest::WRITABLE, || write(&self.stream));
+            let wait = WRITE_PROBE_INTERVAL.min(self.pace.idle_timeout.saturating_sub(began.elapsed()));
+            let result = match timeout(wait, writable).await {
+                Ok(result) => result,
+                Err(_elapsed) => write(&self.stream),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if began.elapsed() >= self.pace.idle_timeout {
+                        return Err(WireEnd::Idle(self.pace.idle_timeout));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result?,
+            }
+        };
+        self.check_pace(began.elapsed(), count as u64)?;
+        Ok(count)
+    }
+
+    fn check_pace(&mut self, waited: Duration, taken: u64) -> Result<(), WireEnd> {
+        self.waited += waited;
+        self.taken += taken;
+        if self.waited < self.pace.idle_timeout {
+            return Ok(());
+        }
+        let demanded = u128::from(self.pace.rate_min) * self.waited.as_millis() / 1000;
+        if u128::from(self.taken) < demanded {
+            return Err(WireEnd::Slow(self.pace.rate_min));
+        }
+        (self.waited, self.taken) = (Duration::ZERO, 0);
+        Ok(())
     }
 
     /// As [`Self::send_file`], for file systems that do not know `sendfile`.
@@ -129,9 +186,5 @@ impl Wire {
             }
         }
         Farewell::Silent
-    }
-
-    fn idle(&self) -> WireEnd {
-        WireEnd::Idle(self.idle_timeout)
     }
 }
