@@ -36,6 +36,6 @@ pub fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
 }
 
 /// A line on standard error, if anybody is there to read it.
-fn say(line: &str) {
+pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

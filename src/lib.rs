@@ -16,10 +16,12 @@
 
 pub mod app;
 pub mod catalog;
+pub mod client;
 pub mod codec;
 pub mod config;
 pub mod digest;
 pub mod error;
+mod fileops;
 pub mod limits;
 pub mod logging;
 pub mod names;
@@ -27,6 +29,7 @@ pub mod progress;
 pub mod server;
 pub mod service;
 pub mod sniff;
+pub mod staged;
 pub mod storage;
 pub mod text;
 pub mod units;

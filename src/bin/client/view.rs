@@ -1,0 +1,195 @@
+//! What a person or a script sees of one fetch, and what the log keeps of it.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use oneport::app::say;
+use oneport::client::{Event, FetchError, Fetched, Observer};
+use oneport::progress::Steps;
+use oneport::text::{logged, shown};
+use oneport::units::{Bytes, Rate};
+use tracing::{info, warn};
+
+use crate::args::{File, Job, Progress};
+use crate::bar::Bar;
+use crate::json;
+use crate::plain::Plain;
+
+/// A way to show how far a fetch is.
+pub(crate) trait Show: Send {
+    /// A file of this size begins to arrive.
+    fn started(&mut self, size: u64);
+    /// So many bytes of so many are here.
+    fn progress(&mut self, done: u64, size: u64);
+    /// A line that must be seen, in between.
+    fn say(&mut self, line: &str);
+    /// Nothing more comes.
+    fn ended(&mut self);
+}
+
+/// Shows nothing but lines that must be seen.
+struct Silent;
+
+impl Show for Silent {
+    fn started(&mut self, _size: u64) {}
+
+    fn progress(&mut self, _done: u64, _size: u64) {}
+
+    fn say(&mut self, line: &str) {
+        say(line);
+    }
+
+    fn ended(&mut self) {}
+}
+
+/// Hears what happens to one file and tells everybody who should know.
+pub(crate) struct Reporter<'a> {
+    job: &'a Job,
+    file: &'a File,
+    state: Mutex<State>,
+}
+
+struct State {
+    show: Box<dyn Show>,
+    steps: Steps,
+}
+
+impl<'a> Reporter<'a> {
+    pub(crate) fn new(job: &'a Job, file: &'a File) -> Self {
+        let show: Box<dyn Show> = match (job.progress, job.quiet) {
+            (_, true) | (Progress::None, _) => Box::new(Silent),
+            (Progress::Bar, _) => Box::new(Bar::new(&file.shown())),
+            (Progress::Auto, _) if is_smart_terminal() => Box::new(Bar::new(&file.shown())),
+            (Progress::Auto | Progress::Plain, _) => Box::new(Plain::new(&file.shown())),
+        };
+        Self { job, file, state: Mutex::new(State { show, steps: Steps::new(0) }) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The file is here.
+    pub(crate) fn finished(&self, fetched: &Fetched) {
+        self.state().show.ended();
+        let target = self.file.target.shown();
+        let Fetched { size, md5, elapsed, .. } = *fetched;
+        let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size, elapsed));
+        let (file, into) = (logged(self.file.name.as_bytes()), logged(target.as_bytes()));
+        if fetched.unchanged {
+            info!(event = "unchanged", %file, size, %md5, "'{file}' is the same as {into} already, MD5 {md5}");
+        } else {
+            info!(
+                event = "finished", %file, size, seconds, %md5,
+                "File '{file}' received into {into}: {size} bytes in {seconds:.3} s ({rate}), MD5 {md5} verified"
+            );
+        }
+        if self.job.json {
+            return write_result(&json::finished(self.file, fetched), false);
+        }
+        if self.job.quiet {
+            return;
+        }
+        let line = if fetched.unchanged {
+            format!("{target}: unchanged, {}, MD5 verified", Bytes(size))
+        } else {
+            format!("{target}: {} in {seconds:.1} s ({rate}), MD5 verified", Bytes(size))
+        };
+        write_result(&line, self.file.target.path().is_none());
+    }
+
+    /// The file did not come.
+    pub(crate) fn failed(&self, error: &FetchError) {
+        self.state().show.ended();
+        say(&format!("client: {}: {error}", self.file.shown()));
+        if self.job.json {
+            write_result(&json::failed(self.file, error), false);
+        }
+    }
+
+    /// The user does not want it any more.
+    pub(crate) fn interrupted(&self) {
+        self.state().show.ended();
+        say("client: interrupted; nothing was kept");
+        info!(event = "interrupted", "Interrupted");
+        if self.job.json {
+            write_result(&json::failed(self.file, &FetchError::Interrupted), false);
+        }
+    }
+
+    fn started(&self, name: &[u8], size: u64) {
+        let (file, peer_name) = (logged(self.file.name.as_bytes()), logged(name));
+        info!(event = "started", %file, size, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
+        let mut state = self.state();
+        state.steps = Steps::new(size);
+        state.show.started(size);
+        if self.job.verbose {
+            state.show.say(&format!("{}: {} ({size} bytes)", shown(name), Bytes(size)));
+        }
+    }
+
+    fn progress(&self, done: u64, size: u64) {
+        let mut state = self.state();
+        state.show.progress(done, size);
+        for percent in state.steps.reached(done) {
+            let file = logged(self.file.name.as_bytes());
+            info!(event = "progress", %file, percent, done, size, "Progress of '{file}': {percent}% ({done}/{size} bytes)");
+            if self.job.json {
+                write_result(&json::progress(self.file, percent, done, size), false);
+            }
+        }
+    }
+}
+
+impl Observer for Reporter<'_> {
+    fn observe(&self, event: &Event<'_>) {
+        match *event {
+            Event::Connecting { peer } => {
+                info!(event = "connecting", %peer, "Connecting to {peer}");
+                if self.job.verbose {
+                    self.state().show.say(&format!("connecting to {peer}"));
+                }
+            }
+            Event::Connected { peer } => {
+                info!(event = "connected", %peer, "Connected to {peer}");
+            }
+            Event::Started { name, size, .. } => {
+                if self.job.json {
+                    write_result(&json::started(self.file, name, size), false);
+                }
+                self.started(name, size);
+            }
+            Event::Progress { done, size } => self.progress(done, size),
+            Event::Waiting { retry, retries, wait, error } => {
+                let (seconds, text) = (wait.as_secs_f64(), error.to_string());
+                let text = logged(text.as_bytes());
+                warn!(
+                    event = "waiting",
+                    retry, retries, seconds, "Retry {retry} of {retries} in {seconds:.1} s: {text}"
+                );
+                if self.job.json {
+                    write_result(&json::waiting(self.file, retry, retries, wait, error), false);
+                }
+                if !self.job.quiet {
+                    self.state().show.say(&format!("{error}; retry {retry} of {retries} in {seconds:.1} s"));
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A result goes to standard output, unless the file itself does.
+fn write_result(line: &str, stdout_is_taken: bool) {
+    if stdout_is_taken {
+        return say(line);
+    }
+    let mut stdout = io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+/// Whether standard error is a terminal that can draw a bar.
+fn is_smart_terminal() -> bool {
+    io::stderr().is_terminal()
+        && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
+}

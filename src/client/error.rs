@@ -1,0 +1,128 @@
+//! What can go wrong while a file is fetched, and whether trying again may help.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::codec::WireError;
+use crate::digest::Md5;
+use crate::error::{Code, is_no_space};
+use crate::staged::StageError;
+
+/// Why a file was not fetched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// The server says that there is no such file.
+    #[error("the server has no file '{0}'; check the name, capital letters count")]
+    NotFound(String),
+    /// The server refuses for another reason.
+    #[error("the server refused '{name}': {text}")]
+    Refused {
+        /// The file asked for.
+        name: String,
+        /// The server's words, made safe to show.
+        text: String,
+    },
+    /// No address of the server could be connected to.
+    #[error(
+        "cannot connect to {server}: {source}; check that the server is running and the address is right"
+    )]
+    Connect {
+        /// The server.
+        server: String,
+        /// Why the last address failed.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection ended or broke before the whole file had arrived.
+    #[error("the connection to {peer} was lost {when}: {source}")]
+    Lost {
+        /// The server.
+        peer: SocketAddr,
+        /// How far it had come.
+        when: String,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// The server was silent for too long.
+    #[error("{peer} sent nothing for {} s {when} (--timeout)", .after.as_secs_f32())]
+    Silent {
+        /// The server.
+        peer: SocketAddr,
+        /// How far it had come.
+        when: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The server does not keep to the protocol.
+    #[error("{peer} does not speak the protocol: {source}")]
+    Protocol {
+        /// The server.
+        peer: SocketAddr,
+        /// What it did.
+        #[source]
+        source: WireError,
+    },
+    /// What arrived is not what the server said it would send.
+    #[error("what arrived from {peer} has MD5 {received}, but the server announced {announced}")]
+    Checksum {
+        /// The server.
+        peer: SocketAddr,
+        /// The digest of what arrived.
+        received: Md5,
+        /// The digest in the header.
+        announced: Md5,
+    },
+    /// The target cannot be written.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// A stream that the verified file goes to cannot be written.
+    #[error("cannot write to {path}: {source}")]
+    Output {
+        /// The stream.
+        path: String,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever asked does not want it any more.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl FetchError {
+    /// The kind of failure.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NotFound(_) => Code::NotFound,
+            Self::Refused { .. } => Code::NotAllowed,
+            Self::Connect { .. } => Code::Connect,
+            Self::Lost { .. } => Code::Lost,
+            Self::Silent { .. } => Code::Timeout,
+            Self::Protocol { .. } => Code::Protocol,
+            Self::Checksum { .. } => Code::Checksum,
+            Self::Stage(error) => error.code(),
+            Self::Output { source, .. } if is_no_space(source) => Code::NoSpace,
+            Self::Output { .. } => Code::LocalIo,
+            Self::Interrupted => Code::Other,
+        }
+    }
+
+    /// Whether the same request may succeed later. A refusal, a peer of another kind and trouble on
+    /// this machine do not go away by asking again.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } | Self::Checksum { .. } => true,
+            Self::NotFound(_)
+            | Self::Refused { .. }
+            | Self::Protocol { .. }
+            | Self::Stage(_)
+            | Self::Output { .. }
+            | Self::Interrupted => false,
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What happens while a file is fetched, as it happens.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::FetchError;
+use crate::digest::Md5;
+
+/// Hears of every event. Called on the receiving thread: it must not take long.
+pub trait Observer: Send + Sync {
+    /// Something happened.
+    fn observe(&self, event: &Event<'_>);
+}
+
+/// Something that happened while a file was fetched.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// An address of the server is being tried.
+    Connecting {
+        /// The address.
+        peer: SocketAddr,
+    },
+    /// The connection stands.
+    Connected {
+        /// The address.
+        peer: SocketAddr,
+    },
+    /// The server has the file and is going to send it. Told anew in each attempt.
+    Started {
+        /// What the server calls the file, unchecked.
+        name: &'a [u8],
+        /// Its size in bytes.
+        size: u64,
+        /// The digest that it must have.
+        md5: Md5,
+    },
+    /// More bytes have arrived.
+    Progress {
+        /// Bytes so far, in this attempt.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// An attempt failed; the next one comes after a wait.
+    Waiting {
+        /// The number of the next retry, counted from 1.
+        retry: u32,
+        /// How many there may be.
+        retries: u32,
+        /// How long the wait is.
+        wait: Duration,
+        /// What went wrong.
+        error: &'a FetchError,
+    },
+}

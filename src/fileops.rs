@@ -1,0 +1,115 @@
+//! Every mutation of the file system, one function each.
+//!
+//! Whatever makes, writes, renames or removes a file on behalf of a transfer calls these and nothing
+//! else, so that faults can be injected in one place, and the differences between operating systems
+//! live in one place. They do not decide anything.
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::io::Errno;
+
+/// Opens a file for reading and writing, or makes it; never through a symbolic link.
+pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)
+}
+
+/// Makes a file without a name in the folder for temporary files; it is gone when it is closed.
+pub(crate) fn create_nameless() -> io::Result<File> {
+    tempfile::tempfile()
+}
+
+/// Makes a file empty.
+pub(crate) fn truncate(file: &File) -> io::Result<()> {
+    file.set_len(0)
+}
+
+/// Reserves room for `size` bytes and makes the file that long; does nothing where the file system
+/// cannot.
+pub(crate) fn reserve(file: &File, size: u64) -> io::Result<()> {
+    if size == 0 {
+        return Ok(());
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size) {
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes all of `bytes` at a position.
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    file.write_all_at(bytes, offset)
+}
+
+/// Waits until the bytes and the attributes of a file are on the disk.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
+/// Waits until the entries of a folder are on the disk.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Sets the permission bits of an open file.
+pub(crate) fn set_permissions(file: &File, permissions: Permissions) -> io::Result<()> {
+    file.set_permissions(permissions)
+}
+
+/// Gives a file another name in one step, replacing what had it.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
+/// Gives a file another name in one step, unless something has it already.
+pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // A file system without the flag (an old NFS, for example): a second name that must be new
+        // does the same in two steps.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            std::fs::hard_link(from, to)?;
+            remove_file(from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file's name.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    std::fs::remove_file(path)
+}
+
+/// Removes an empty folder.
+pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
+    std::fs::remove_dir(path)
+}
+
+/// Makes a folder and what is missing above it; returns what it made, outermost first.
+pub(crate) fn create_folders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.is_dir())
+        .collect();
+    missing.reverse();
+    let mut made = Vec::new();
+    for folder in missing {
+        match DirBuilder::new().create(folder) {
+            Ok(()) => made.push(folder.to_owned()),
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(made)
+}
