@@ -86,6 +86,9 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of unwanted input that a closing connection discards before it gives up.
 pub const LINGER_BYTES: usize = 64 << 10;
 
+/// Read size while unwanted input is discarded, in bytes.
+pub const LINGER_CHUNK: usize = 4096;
+
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 16_384;
 

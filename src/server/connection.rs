@@ -67,7 +67,8 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         }
         () = context.stopping.cancelled() => return Err(End::Stopping),
     };
-    v1::answer(request, wire, peer, context).await
+    // Whoever only connects should cost little: what answering needs is made when it is needed.
+    Box::pin(v1::answer(request, wire, peer, context)).await
 }
 
 async fn tell_dialect(wire: &mut Wire, buffer: &mut BytesMut) -> Result<Dialect, End> {

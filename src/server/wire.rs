@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::limits::{LINGER_BYTES, LINGER_TIMEOUT, SMALL_FILE_MAX, WRITE_PROBE_INTERVAL};
+use crate::limits::{LINGER_BYTES, LINGER_CHUNK, LINGER_TIMEOUT, SMALL_FILE_MAX, WRITE_PROBE_INTERVAL};
 use crate::storage::StoredFile;
 
 /// What is asked of a peer that takes bytes.
@@ -176,7 +176,7 @@ impl Wire {
         }
         let deadline = Instant::now() + LINGER_TIMEOUT;
         let mut discarded = 0;
-        let mut buffer = [0; 4096];
+        let mut buffer = vec![0; LINGER_CHUNK];
         while discarded < LINGER_BYTES {
             match timeout_at(deadline, self.stream.read(&mut buffer)).await {
                 Ok(Ok(0)) => return Farewell::Closed,
