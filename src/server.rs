@@ -18,6 +18,7 @@ use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::service::Service;
 
 mod connection;
+mod end;
 pub mod listener;
 mod v1;
 mod wire;

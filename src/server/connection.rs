@@ -6,39 +6,14 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::wire::{Pace, Wire, WireEnd};
+use super::end::End;
+use super::wire::{Pace, Wire};
 use super::{Context, Settings, v1};
 use crate::service::Event;
 use crate::sniff::{Dialect, sniff};
 
 /// First buffer of a connection, in bytes: enough for most requests.
 const FIRST_BUFFER: usize = 256;
-
-/// How a connection ended other than in the ordinary way: a cause for the log.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum End {
-    /// The peer closed before it had asked for anything.
-    #[error("closed without a request")]
-    NoRequest,
-    /// The peer did not finish its request in time.
-    #[error("no full request within {} s", .0.as_secs_f32())]
-    RequestTimeout(std::time::Duration),
-    /// The peer speaks something that is not served.
-    #[error("not served: {}", .0.name())]
-    NotServed(Dialect),
-    /// The peer broke the rules of its dialect.
-    #[error(transparent)]
-    Protocol(#[from] crate::codec::WireError),
-    /// The connection broke.
-    #[error(transparent)]
-    Wire(#[from] WireEnd),
-    /// The server stops and the peer had not asked for anything yet.
-    #[error("the server is stopping")]
-    Stopping,
-    /// What happened has been told already, with the transfer or the request.
-    #[error("closed before the end")]
-    Told,
-}
 
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::Context;
-use super::connection::End;
+use super::end::End;
 use super::wire::{Farewell, Wire};
 use crate::codec::v1::{self, Header, Request, RequestCodec, Response, ResponseCodec};
 use crate::digest::Md5;
