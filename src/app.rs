@@ -31,6 +31,10 @@ impl Failure {
 #[must_use]
 pub fn fail(program: &str, error: &anyhow::Error) -> ExitCode {
     say(&format!("{program}: {error:#}"));
+    exit_code(error)
+}
+
+fn exit_code(error: &anyhow::Error) -> ExitCode {
     let code = error.downcast_ref::<Failure>().map_or(Code::Other, |failure| failure.code);
     ExitCode::from(code.exit_status())
 }

@@ -17,12 +17,19 @@ const STATE_FILE_MODE: u32 = 0o600;
 
 /// Makes the folder of served files if it is missing.
 pub(super) fn prepare_root(root: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(root).map_err(|error| {
-        Failure::new(
-            code_of(&error),
-            format!("cannot serve {}: {error}; name a folder that can be read", root.display()),
-        )
-    })
+    std::fs::create_dir_all(root).map_err(|error| cannot_serve(root, &error))
+}
+
+/// Why a folder cannot be served, and what to do.
+pub(super) fn cannot_serve(root: &Path, error: &io::Error) -> Failure {
+    let root = root.display();
+    let text = match error.kind() {
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            format!("cannot serve {root}: it is not a folder; name one that can be read")
+        }
+        _ => format!("cannot serve {root}: {error}; name a folder that can be read"),
+    };
+    Failure::new(code_of(error), text)
 }
 
 /// Makes the state folder if it is missing, and keeps every other server off it for as long as
@@ -56,7 +63,7 @@ pub(super) fn claim_state(state: &Path) -> Result<File, Failure> {
 }
 
 /// The kind of failure that an error of the file system is.
-pub(super) fn code_of(error: &io::Error) -> Code {
+fn code_of(error: &io::Error) -> Code {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Code::NotAllowed,
         _ if crate::error::is_no_space(error) => Code::NoSpace,

@@ -1,13 +1,14 @@
 //! The server program, from its arguments to its exit status.
 //!
 //! 1. Ctrl+C is caught before anything else; the configuration is read.
-//! 2. The state folder is claimed, the log opened, the descriptor limit raised.
-//! 3. The port is bound and printed; connections are served until a signal says stop.
+//! 2. The root, the state folder and the port are claimed; what fails so far is said once, on
+//!    standard error. Then the log is opened, and all further trouble is told there.
+//! 3. The port is printed; connections are served until a signal says stop.
 //! 4. Running transfers end within the drain timeout; the summary is logged; the log is closed.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::audit::Audit;
-use super::{Failure, fail, folders};
+use super::{Failure, exit_code, fail, folders};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::error::{Code, EXIT_INTERRUPTED};
@@ -41,7 +42,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => Err(Failure::new(Code::Usage, error).into()),
     });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => fail("server", &error),
     }
 }
@@ -57,16 +58,23 @@ fn catch_interrupts(stopping: CancellationToken) -> anyhow::Result<()> {
     .context("cannot catch Ctrl+C")
 }
 
-fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<()> {
+fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> {
     folders::prepare_root(&config.root)?;
+    let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir])
+        .map_err(|error| folders::cannot_serve(&config.root, &error))?;
     let _state = folders::claim_state(&config.state)?;
+    let listener =
+        listener::bind(config.bind, config.port).map_err(|error| cannot_listen(&config, &error))?;
     let logging = start_log(&config)?;
-    let outcome = serve(&config, stopping);
-    if let Err(error) = &outcome {
-        tracing::error!("{error:#}");
-    }
+    let code = match serve(&config, disk, listener, stopping) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            exit_code(&error)
+        }
+    };
     logging.close();
-    outcome
+    Ok(code)
 }
 
 fn start_log(config: &Config) -> Result<Logging, Failure> {
@@ -88,22 +96,23 @@ fn start_log(config: &Config) -> Result<Logging, Failure> {
     logging::start(&settings).map_err(|error| Failure::new(error.code(), error))
 }
 
-fn serve(config: &Config, stopping: CancellationToken) -> anyhow::Result<()> {
-    let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir]).map_err(|error| {
-        let text = format!("cannot serve {}: {error}; name a folder that can be read", config.root.display());
-        Failure::new(folders::code_of(&error), text)
-    })?;
+fn serve(
+    config: &Config,
+    disk: LocalDisk,
+    listener: TcpListener,
+    stopping: CancellationToken,
+) -> anyhow::Result<()> {
     let mut settings = config.server.clone();
     fit_descriptors(&mut settings);
+    let catalog = SqliteCatalog::open(&config.state).map_err(|newer| Failure::new(Code::LocalIo, newer))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
-    let catalog = SqliteCatalog::open(&config.state).map_err(|newer| Failure::new(Code::LocalIo, newer))?;
     let service = Service::new(disk, catalog, Arc::clone(&audit));
-    let outcome = runtime.block_on(listen(config, service, settings, Arc::clone(&audit), stopping));
+    let outcome = runtime.block_on(listen(config, listener, service, settings, &audit, stopping));
     // Whatever blocks now only reads: nothing is lost by not waiting for it.
     runtime.shutdown_background();
     audit.summarize();
@@ -112,22 +121,22 @@ fn serve(config: &Config, stopping: CancellationToken) -> anyhow::Result<()> {
 
 async fn listen(
     config: &Config,
+    listener: TcpListener,
     service: Service,
     settings: server::Settings,
-    audit: Arc<Audit>,
+    audit: &Audit,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     stop_on_signals(&stopping)?;
-    let listener = listener::bind(config.bind, config.port).map_err(|error| cannot_listen(config, &error))?;
-    let address = listener.local_addr().context("cannot tell the port")?;
-    announce(address, config);
+    let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
+    announce(listener.local_addr().context("cannot tell the port")?, config);
     if !config.hash_ahead.is_zero() {
         let (service, stopping) = (service.clone(), stopping.clone());
         let threshold = config.hash_ahead;
         tokio::spawn(async move { service.hash_ahead(threshold, stopping).await });
     }
     let drain = settings.drain_timeout;
-    let drained = server::run(listener, service, settings, &*audit, stopping).await;
+    let drained = server::run(listener, service, settings, audit, stopping).await;
     if !drained {
         warn!("Transfers that had not ended after {drain:?} were cut (--drain-timeout)");
     }

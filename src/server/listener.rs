@@ -1,15 +1,14 @@
 //! The one port: bound for IPv4 and IPv6 together where the machine has both.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 
 use crate::limits::BACKLOG;
 
 /// Listens on `port` of `address`, or of every address of the machine if there is none; port 0
-/// lets the system pick one. To be called within a runtime.
+/// lets the system pick one. The listener does not block.
 ///
 /// # Errors
 /// The operating system's: the port is taken, privileged, or the address not this machine's.
@@ -33,7 +32,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn has_no_ipv6(error: &io::Error) -> bool {
