@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
-use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED};
+use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
 use crate::server;
 use crate::units::Span;
@@ -63,7 +63,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Arguments(#[from] clap::Error),
     /// The configuration file cannot be read.
-    #[error("cannot read the configuration file {path}: {source}; check --config")]
+    #[error("cannot read the configuration file {path}: {}; check --config", in_words(.source))]
     Unreadable {
         /// The file.
         path: String,

@@ -139,6 +139,16 @@ pub const EXIT_INTERRUPTED: u8 = 130;
 /// Exit status after SIGTERM.
 pub const EXIT_TERMINATED: u8 = 143;
 
+/// An operating system's error for people: in words, without its number.
+#[must_use]
+pub fn in_words(error: &std::io::Error) -> String {
+    let mut text = error.to_string();
+    if let Some(end) = text.find(" (os error ").filter(|_| text.ends_with(')')) {
+        text.truncate(end);
+    }
+    text
+}
+
 /// Whether an operating system's error means that there is no room left, on the disk or in a quota.
 #[must_use]
 pub fn is_no_space(error: &std::io::Error) -> bool {
@@ -155,6 +165,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn errors_are_told_in_words() {
+        let error = std::io::Error::from_raw_os_error(13);
+        assert!(error.to_string().contains("os error 13"));
+        assert_eq!(in_words(&error), "Permission denied");
+        assert_eq!(in_words(&std::io::Error::other("as it is")), "as it is");
+    }
 
     #[test]
     fn exit_statuses_and_names_are_distinct_and_clear_of_the_signals() {

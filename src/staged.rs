@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::digest::Md5;
-use crate::error::{Code, is_no_space};
+use crate::error::{Code, in_words, is_no_space};
 use crate::fileops;
 use crate::names::STAGED_PREFIX;
 
@@ -34,7 +34,7 @@ pub enum Replace {
 #[non_exhaustive]
 pub enum StageError {
     /// An operation on a file or folder failed.
-    #[error("cannot {operation} {path}: {source}")]
+    #[error("cannot {operation} {path}: {}", in_words(.source))]
     Io {
         /// What was tried.
         operation: &'static str,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use super::Failure;
-use crate::error::Code;
+use crate::error::{Code, in_words};
 
 /// Name of the file whose lock says that a server uses the state folder.
 const LOCK_FILE: &str = "lock";
@@ -27,7 +27,7 @@ pub(super) fn cannot_serve(root: &Path, error: &io::Error) -> Failure {
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             format!("cannot serve {root}: it is not a folder; name one that can be read")
         }
-        _ => format!("cannot serve {root}: {error}; name a folder that can be read"),
+        _ => format!("cannot serve {root}: {}; name a folder that can be read", in_words(error)),
     };
     Failure::new(code_of(error), text)
 }
@@ -38,7 +38,11 @@ pub(super) fn claim_state(state: &Path) -> Result<File, Failure> {
     let failed = |error: io::Error| {
         Failure::new(
             code_of(&error),
-            format!("cannot use the state folder {}: {error}; choose another with --state", state.display()),
+            format!(
+                "cannot use the state folder {}: {}; choose another with --state",
+                state.display(),
+                in_words(&error)
+            ),
         )
     };
     DirBuilder::new().recursive(true).mode(STATE_MODE).create(state).map_err(failed)?;

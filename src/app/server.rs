@@ -22,7 +22,7 @@ use super::audit::Audit;
 use super::{Failure, exit_code, fail, folders};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
-use crate::error::{Code, EXIT_INTERRUPTED};
+use crate::error::{Code, EXIT_INTERRUPTED, in_words};
 use crate::limits::BLOCKING_THREADS;
 use crate::logging::{self, Logging};
 use crate::server::{self, listener};
@@ -208,7 +208,7 @@ fn cannot_listen(config: &Config, error: &io::Error) -> Failure {
         ),
         _ => Failure::new(
             Code::Connect,
-            format!("cannot listen on {place}: {error}; check --bind and the port"),
+            format!("cannot listen on {place}: {}; check --bind and the port", in_words(error)),
         ),
     }
 }

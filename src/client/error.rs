@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::codec::WireError;
 use crate::digest::Md5;
-use crate::error::{Code, is_no_space};
+use crate::error::{Code, in_words, is_no_space};
 use crate::staged::StageError;
 
 /// Why a file was not fetched.
@@ -36,7 +36,7 @@ pub enum FetchError {
         source: io::Error,
     },
     /// The connection ended or broke before the whole file had arrived.
-    #[error("the connection to {peer} was lost {when}: {source}")]
+    #[error("the connection to {peer} was lost {when}: {}", in_words(.source))]
     Lost {
         /// The server.
         peer: SocketAddr,
@@ -79,7 +79,7 @@ pub enum FetchError {
     #[error(transparent)]
     Stage(#[from] StageError),
     /// A stream that the verified file goes to cannot be written.
-    #[error("cannot write to {path}: {source}")]
+    #[error("cannot write to {path}: {}", in_words(.source))]
     Output {
         /// The stream.
         path: String,
