@@ -83,8 +83,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a closing connection waits for the peer to read and close, and how much it discards.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Bytes of unwanted input that a closing connection discards before it gives up.
-pub const LINGER_BYTES: usize = 64 << 10;
+/// Bytes of unwanted input that a closing connection discards before it gives up. Closing with
+/// input unread resets the connection, and what the peer has not received by then is lost to it.
+pub const LINGER_BYTES: usize = 16 << 20;
 
 /// Read size while unwanted input is discarded, in bytes.
 pub const LINGER_CHUNK: usize = 4096;
