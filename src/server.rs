@@ -44,8 +44,10 @@ pub struct Settings {
 
 /// What the listener itself has to tell; connections tell the service's observer.
 pub trait Monitor: Send + Sync {
-    /// Accepting failed; the next try is after `wait`.
+    /// Accepting has begun to fail; the next try is after `wait`.
     fn accept_failed(&self, error: &io::Error, wait: Duration);
+    /// Accepting works again after it had failed.
+    fn accept_recovered(&self);
     /// All places are taken; new connections wait.
     fn full(&self, connections: usize);
     /// A connection was closed at once: its address has too many.
@@ -75,7 +77,7 @@ pub async fn run(
     let context = Arc::new(Context { service, settings, stopping: stopping.clone() });
     let tasks = TaskTracker::new();
     let killing = CancellationToken::new();
-    let mut acceptor = Acceptor { listener, monitor, places, was_full: false };
+    let mut acceptor = Acceptor { listener, monitor, places, was_full: false, is_failing: false };
     while let Some(accepted) = stopping.run_until_cancelled(acceptor.next()).await {
         let (stream, peer, place) = accepted;
         let Some(entry) = Addresses::enter(&addresses, peer.ip()) else {
@@ -101,6 +103,7 @@ struct Acceptor<'a> {
     monitor: &'a dyn Monitor,
     places: Arc<Semaphore>,
     was_full: bool,
+    is_failing: bool,
 }
 
 impl Acceptor<'_> {
@@ -111,12 +114,19 @@ impl Acceptor<'_> {
         loop {
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
+                    if std::mem::take(&mut self.is_failing) {
+                        self.monitor.accept_recovered();
+                    }
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     return (stream, peer, place);
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => {
-                    self.monitor.accept_failed(&error, wait);
+                    // Once for each spell of trouble: under a flood the log must not become a
+                    // flood of its own.
+                    if !std::mem::replace(&mut self.is_failing, true) {
+                        self.monitor.accept_failed(&error, wait);
+                    }
                     tokio::time::sleep(wait).await;
                     wait = ACCEPT_BACKOFF_MAX.min(wait * 2);
                 }

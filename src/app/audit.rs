@@ -5,7 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
@@ -24,7 +24,6 @@ pub(super) struct Audit {
     bytes: AtomicU64,
     cut: AtomicU64,
     refused: AtomicU64,
-    accept_failing: AtomicBool,
 }
 
 impl Audit {
@@ -36,7 +35,6 @@ impl Audit {
             bytes: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-            accept_failing: AtomicBool::new(false),
         }
     }
 
@@ -65,9 +63,6 @@ impl Observer for Audit {
         match *event {
             Event::Opened { peer } => {
                 self.connections.fetch_add(1, Ordering::Relaxed);
-                if self.accept_failing.swap(false, Ordering::Relaxed) {
-                    info!(event = "accepting", "Accepting connections again");
-                }
                 info!(event = "opened", %peer, "New connection from {peer}");
             }
             Event::Closed { peer, cause: None } => {
@@ -142,10 +137,11 @@ impl Audit {
 
 impl Monitor for Audit {
     fn accept_failed(&self, error: &io::Error, wait: Duration) {
-        // Once for each spell of trouble: under a flood the log must not become a flood of its own.
-        if !self.accept_failing.swap(true, Ordering::Relaxed) {
-            warn!(event = "accept-failed", %error, "Cannot accept connections: {error}; trying again every {wait:?} or later");
-        }
+        warn!(event = "accept-failed", %error, "Cannot accept connections: {error}; trying again every {wait:?} or later");
+    }
+
+    fn accept_recovered(&self) {
+        info!(event = "accepting", "Accepting connections again");
     }
 
     fn full(&self, connections: usize) {
