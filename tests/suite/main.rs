@@ -1,0 +1,29 @@
+//! The programs as their users meet them: real processes, real sockets, real files.
+//!
+//! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand.
+//! The other modules are the tests, one topic each.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what it expects and ends where that does not hold"
+)]
+
+mod layers;
+mod raw;
+mod server_changes;
+mod server_concurrency;
+mod server_deadlines;
+mod server_dialects;
+mod server_limits;
+mod server_log;
+mod server_log_files;
+mod server_names;
+mod server_robustness;
+mod server_shutdown;
+mod server_start;
+mod server_v1;
+mod serving;

@@ -1,0 +1,341 @@
+//! Servers under test: a folder of their own, the real program on a free port, and what can be seen
+//! of it from outside. Every wait has a deadline; a failed test prints the command, the folder and
+//! all output; a server never outlives its test.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub(crate) use rustix::process::Signal;
+use rustix::process::{Pid, kill_process};
+use tempfile::TempDir;
+
+/// How long anything that must happen may take, on a machine busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a condition that cannot be waited for is looked at.
+const POLL: Duration = Duration::from_millis(5);
+/// Most lines of each output that a failed test prints.
+const OUTPUT_SHOWN: usize = 40;
+
+/// Waits until `look` finds something; fails with `what` once [`PATIENCE`] is over.
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    poll(PATIENCE, look).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
+}
+
+/// Looks until something is found or the time is over.
+pub(crate) fn poll<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
+        }
+        if Instant::now() > deadline {
+            return None;
+        }
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Says that this machine lacks what a test needs, past the capture of the test runner.
+pub(crate) fn skipped(test: &str, why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// A temporary folder in which servers run: `root` is served, `logs` and `state` are theirs.
+pub(crate) struct Site {
+    dir: TempDir,
+    runs: AtomicU32,
+}
+
+impl Site {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("oneport-test-").tempdir().unwrap();
+        fs::create_dir(dir.path().join("root")).unwrap();
+        Self { dir, runs: AtomicU32::new(0) }
+    }
+
+    /// The folder itself.
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// A path within the served folder.
+    pub(crate) fn root(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.path().join("root").join(name.as_ref())
+    }
+
+    /// Puts a file into the served folder.
+    pub(crate) fn file(&self, name: impl AsRef<OsStr>, bytes: &[u8]) -> PathBuf {
+        let path = self.root(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    /// A server that is yet to be started, with this site's folders and a free port.
+    pub(crate) fn launch(&self, options: &[&str]) -> Launch<'_> {
+        let mut launch = self.launch_bare(&["0", "root", "--state", "state", "--log-dir", "logs"]);
+        launch.arguments.extend(options.iter().map(OsString::from));
+        launch
+    }
+
+    /// A server that is yet to be started, with these arguments and no others.
+    pub(crate) fn launch_bare(&self, arguments: &[&str]) -> Launch<'_> {
+        Launch {
+            site: self,
+            wrapper: Vec::new(),
+            arguments: arguments.iter().map(OsString::from).collect(),
+            variables: Vec::new(),
+        }
+    }
+
+    /// A running server with this site's folders, a free port, and these options besides.
+    pub(crate) fn serve(&self, options: &[&str]) -> Server {
+        self.launch(options).serve()
+    }
+}
+
+/// A server about to be started, in the site's folder and with an empty environment.
+pub(crate) struct Launch<'a> {
+    site: &'a Site,
+    wrapper: Vec<String>,
+    arguments: Vec<OsString>,
+    variables: Vec<(String, String)>,
+}
+
+impl Launch<'_> {
+    /// Sets an environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it by way of another program, which must become the server by `exec`.
+    pub(crate) fn by_way_of(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&word| word.to_owned()).collect();
+        self
+    }
+
+    /// Starts it, whether it will serve or end.
+    pub(crate) fn start(self) -> Server {
+        let site = self.site;
+        let run = site.runs.fetch_add(1, Ordering::Relaxed);
+        let program = OsString::from(env!("CARGO_BIN_EXE_server"));
+        let mut words = self.wrapper.into_iter().map(OsString::from).collect::<Vec<_>>();
+        words.push(program);
+        words.extend(self.arguments);
+        let output = ["stdout", "stderr"].map(|name| site.path().join(format!("{name}.{run}")));
+        let [stdout, stderr] = output.each_ref().map(|path| fs::File::create(path).unwrap());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .current_dir(site.path())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let command = format!("{:?} {words:?}", self.variables);
+        let [stdout, stderr] = output;
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let dir = site.path().to_owned();
+        Server { child, command, dir, stdout, stderr, sockets_at_first: 0, announced: address, address }
+    }
+
+    /// Starts it and waits until it says that it listens.
+    pub(crate) fn serve(self) -> Server {
+        self.try_serve().unwrap_or_else(|server| {
+            panic!("the server does not listen:\n{}", server.describe());
+        })
+    }
+
+    /// As [`Self::serve`], for wrappers that a machine may not allow; what ended, if it ended.
+    pub(crate) fn try_serve(self) -> Result<Server, Box<Server>> {
+        let mut server = self.start();
+        let announced = poll(PATIENCE, || {
+            let said = server.stdout();
+            let line = said.lines().next().filter(|_| said.ends_with('\n')).map(str::to_owned);
+            (line.is_some() || server.has_ended()).then_some(line)
+        });
+        let address = announced.flatten().and_then(|line| line.strip_prefix("listening on ")?.parse().ok());
+        let Some(address) = address else { return Err(Box::new(server)) };
+        server.announced = address;
+        server.address.set_port(address.port());
+        if !server.announced.ip().is_unspecified() {
+            server.address = server.announced;
+        }
+        server.sockets_at_first = server.sockets();
+        Ok(server)
+    }
+
+    /// Starts it and waits for its end.
+    pub(crate) fn run(self) -> Ended {
+        let mut server = self.start();
+        let code = server.wait_exit();
+        Ended { code, stdout: server.stdout(), stderr: server.stderr() }
+    }
+}
+
+/// What a server left behind that has ended.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A server process. Dropping it kills it.
+pub(crate) struct Server {
+    child: Child,
+    command: String,
+    dir: PathBuf,
+    stdout: PathBuf,
+    stderr: PathBuf,
+    /// Sockets that it had when it began to listen.
+    sockets_at_first: usize,
+    /// The address as it was printed.
+    pub(crate) announced: SocketAddr,
+    /// Where to connect.
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    /// A new connection.
+    pub(crate) fn connect(&self) -> TcpStream {
+        crate::raw::connect(self.address).unwrap()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// All it has said on standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        read_lossy(&self.stdout)
+    }
+
+    /// All it has said on standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        read_lossy(&self.stderr)
+    }
+
+    /// Its log files, the oldest first, as the server itself sees its log folder (which may lie on
+    /// a disk that was mounted for it alone).
+    pub(crate) fn log_files(&self) -> Vec<PathBuf> {
+        let folder = self.dir.join("logs");
+        let seen = PathBuf::from(format!("/proc/{}/root", self.id())).join(folder.strip_prefix("/").unwrap());
+        let entries = fs::read_dir(&seen).or_else(|_| fs::read_dir(&folder));
+        let mut files: Vec<_> = entries.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+        // `…_10.log` comes after `…_9.log`.
+        files.sort_by_key(|path| {
+            let name = path.file_name().unwrap().to_owned();
+            (fs::metadata(path).and_then(|data| data.modified()).ok(), name.len(), name)
+        });
+        files
+    }
+
+    /// All it has logged so far. The one place that knows where the log is.
+    pub(crate) fn log(&self) -> String {
+        self.log_files().iter().map(|path| read_lossy(path)).collect()
+    }
+
+    /// Waits until the log holds `text`; all of the log as it is then.
+    pub(crate) fn wait_log(&self, text: &str) -> String {
+        self.wait_log_count(text, 1)
+    }
+
+    /// Waits until at least `count` lines of the log hold `text`; all of the log as it is then.
+    pub(crate) fn wait_log_count(&self, text: &str, count: usize) -> String {
+        wait_for(&format!("{count} × '{text}' in the log"), || {
+            let log = self.log();
+            (log.lines().filter(|line| line.contains(text)).count() >= count).then_some(log)
+        })
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end; its exit status, or `None` if a signal ended it.
+    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
+        wait_for("the server's end", || self.child.try_wait().unwrap()).code()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
+    }
+
+    /// How many descriptors it has open once every connection is gone.
+    pub(crate) fn descriptors_at_rest(&self) -> usize {
+        wait_for("the end of all connections", || (self.sockets() == self.sockets_at_first).then_some(()));
+        self.descriptors()
+    }
+
+    /// How many of its descriptors are sockets.
+    fn sockets(&self) -> usize {
+        let entries = fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        let is_socket =
+            |path| fs::read_link::<PathBuf>(path).is_ok_and(|to| to.to_string_lossy().starts_with("socket:"));
+        entries.filter(|entry| entry.as_ref().is_ok_and(|entry| is_socket(entry.path()))).count()
+    }
+
+    /// The processor time that it has used, in clock ticks of 10 ms.
+    pub(crate) fn ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        // proc_pid_stat(5): utime and stime are fields 14 and 15, the state is field 3.
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
+    /// The most memory that it ever had resident, in bytes.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
+    /// What is known about it, for whoever reads a failed test.
+    fn describe(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<_> = text.lines().collect();
+            lines[lines.len().saturating_sub(OUTPUT_SHOWN)..].join("\n")
+        };
+        format!(
+            "command: {}\nfolder: {}\n-- stdout\n{}\n-- stderr\n{}\n-- log\n{}",
+            self.command,
+            self.dir.display(),
+            tail(self.stdout()),
+            tail(self.stderr()),
+            tail(self.log())
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.describe());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_lossy(path: &Path) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
+}
