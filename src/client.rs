@@ -4,7 +4,7 @@
 //! time; it prints nothing: whoever wants to show or log what happens passes an [`Observer`].
 //!
 //! 1. An attempt connects, asks, reads the header, and stages the target.
-//! 2. The data goes through the pipeline in [`receive`]; size and digest are compared.
+//! 2. The data goes through the pipeline in `receive`; size and digest are compared.
 //! 3. Only then does the target get its name (or the stream its bytes).
 //! 4. What may work later is tried again, from the start, after a growing wait.
 
