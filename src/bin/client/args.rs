@@ -79,7 +79,7 @@ struct Cli {
 enum Command {
     /// Fetch one or more files
     Get {
-        /// The server: HOST, HOST:PORT or [IPV6]:PORT
+        // Not a doc comment: the brackets would be read as links.
         #[arg(short, long, value_name = "HOST[:PORT]", help = format!(
             "The server: HOST, HOST:PORT or [IPV6]:PORT [default: localhost:{DEFAULT_PORT}]"))]
         server: Option<Server>,
