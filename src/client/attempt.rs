@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::codec::{Decoder, Encoder};
 use tokio_util::sync::CancellationToken;
 
@@ -87,20 +87,26 @@ impl Attempt<'_> {
         let mut buffer = BytesMut::new();
         let broken = |source| FetchError::Protocol { peer, source };
         RequestCodec::default().encode(self.name.as_bytes(), &mut buffer).map_err(broken)?;
-        self.within(peer, "while the request was sent", stream.write_all(&buffer)).await?;
+        let deadline = || Instant::now() + self.settings.timeout;
+        self.within(deadline(), peer, "while the request was sent", stream.write_all(&buffer)).await?;
         buffer.clear();
         let mut codec = ResponseCodec::default();
+        // Each part of the answer has one deadline from its first byte on: a server that sends a
+        // byte now and then gains nothing.
+        let mut until = deadline();
         loop {
             while let Some(response) = codec.decode(&mut buffer).map_err(broken)? {
                 match response {
-                    Response::Ok => {}
+                    Response::Ok => until = deadline(),
                     Response::Header(header) => return Ok(Answered { stream, peer, header, early: buffer }),
                     Response::Refused(text) => return Err(self.refused(&text)),
                 }
             }
+            let is_first = buffer.is_empty();
             let read = stream.read_buf(&mut buffer);
-            match self.within(peer, "before the file came", read).await {
+            match self.within(until, peer, "before the file came", read).await {
                 Ok(0) => return Err(self.ended(&mut codec, &mut buffer, peer, None)),
+                Ok(_) if is_first => until = deadline(),
                 Ok(_) => {}
                 Err(error) => return Err(self.ended(&mut codec, &mut buffer, peer, Some(error))),
             }
@@ -137,12 +143,13 @@ impl Attempt<'_> {
 
     async fn within<T>(
         &self,
+        deadline: Instant,
         peer: SocketAddr,
         when: &str,
         work: impl Future<Output = io::Result<T>>,
     ) -> Result<T, FetchError> {
         let after = self.settings.timeout;
-        match timeout(after, work).await {
+        match timeout_at(deadline, work).await {
             Ok(result) => result.map_err(|source| FetchError::Lost { peer, when: when.to_owned(), source }),
             Err(_elapsed) => Err(FetchError::Silent { peer, when: when.to_owned(), after }),
         }
