@@ -25,9 +25,17 @@ pub enum Target {
 }
 
 impl Target {
-    /// What a path means: a device, a pipe or a socket is a stream, anything else a file.
+    /// What a path means: a device, a pipe or an open descriptor of this process is a stream,
+    /// anything else a file.
     #[must_use]
     pub fn at(path: PathBuf) -> Self {
+        // Whatever is behind a descriptor, its name is in no folder where a file could be replaced.
+        if ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"].iter().any(|own| path == Path::new(own)) {
+            return Self::Stdout;
+        }
+        if path == Path::new("/dev/stderr") || path.starts_with("/dev/fd") || path.starts_with("/proc") {
+            return Self::Stream(path);
+        }
         let kind = path.metadata().map(|found| found.file_type());
         match kind {
             Ok(kind) if kind.is_char_device() || kind.is_block_device() || kind.is_fifo() => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use oneport::client::{Backoff, Overwrite, Server, Settings, Target};
 use oneport::config::exit_statuses;
-use oneport::limits::{DEFAULT_PORT, NAME_MAX, RETRIES};
+use oneport::limits::{COMPONENT_MAX, DEFAULT_PORT, NAME_MAX, RETRIES};
 use oneport::names::base;
 use oneport::text;
 use oneport::units::Span;
@@ -261,11 +261,6 @@ fn reserved(word: &str) -> String {
 }
 
 fn job(server: Server, names: Vec<OsString>, options: Options) -> Result<Job, ArgsError> {
-    if options.json && options.output.as_deref() == Some(Path::new("-")) {
-        return Err(ArgsError::Wrong(
-            "--json and -o - both want standard output; drop one of them".to_owned(),
-        ));
-    }
     if options.timeout.0.is_zero() {
         return Err(ArgsError::Wrong("--timeout must be longer than nothing".to_owned()));
     }
@@ -274,6 +269,11 @@ fn job(server: Server, names: Vec<OsString>, options: Options) -> Result<Job, Ar
     for name in &names {
         let name = checked_name(name)?;
         let target = target(&name, &options, names.len() > 1)?;
+        if options.json && target == Target::Stdout {
+            return Err(ArgsError::Wrong(
+                "--json and -o - both want standard output; drop one of them".to_owned(),
+            ));
+        }
         if !targets.insert(target.shown()) && matches!(target, Target::File(_)) {
             let (name, target) = (text::shown(name.as_bytes()), target.shown());
             return Err(ArgsError::Wrong(format!(
@@ -327,6 +327,10 @@ fn target(name: &str, options: &Options, several: bool) -> Result<Target, ArgsEr
                 "'{name}' does not end in a file's name; say where to save it with -o"
             )))
         }
+        long if long.len() > COMPONENT_MAX => Err(ArgsError::Wrong(format!(
+            "'{}' is too long for a file's name here; say where to save it with -o",
+            text::shown(long.as_bytes())
+        ))),
         _ => Ok(Target::File(folder.join(&base))),
     };
     match options.output.as_deref() {
