@@ -95,7 +95,7 @@ impl Stop {
 }
 
 fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
-    let logging = start_log(job);
+    let logging = start_log(job)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         stop.catch_signals()?;
@@ -109,8 +109,8 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
     code
 }
 
-/// A client that cannot log goes on without a log.
-fn start_log(job: &Job) -> Option<Logging> {
+/// A client that cannot log goes on without a log; one that was asked for nonsense does not.
+fn start_log(job: &Job) -> Result<Option<Logging>, Failure> {
     let settings = logging::Settings {
         role: logging::Role::Client,
         dir: job.log_dir.clone(),
@@ -121,10 +121,11 @@ fn start_log(job: &Job) -> Option<Logging> {
         age_max: LOG_AGE_MAX,
     };
     match logging::start(&settings) {
-        Ok(logging) => Some(logging),
+        Ok(logging) => Ok(Some(logging)),
+        Err(error) if error.code() == Code::Usage => Err(Failure::new(error.code(), error)),
         Err(error) => {
             say(&format!("client: no log is kept: {error}"));
-            None
+            Ok(None)
         }
     }
 }
