@@ -75,8 +75,8 @@ impl StageError {
         match self {
             Self::Io { source, .. } if is_no_space(source) => Code::NoSpace,
             Self::NoSpace { .. } => Code::NoSpace,
-            Self::Exists(_) => Code::Exists,
-            Self::Io { .. } | Self::NotAFile(_) | Self::Busy(_) | Self::InTheWay(_) => Code::LocalIo,
+            Self::Exists(_) | Self::Busy(_) => Code::Exists,
+            Self::Io { .. } | Self::NotAFile(_) | Self::InTheWay(_) => Code::LocalIo,
         }
     }
 }
