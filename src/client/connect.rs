@@ -68,10 +68,11 @@ impl FromStr for Server {
     }
 }
 
+/// Shown escaped.
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port } = self;
-        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+        let (host, port) = (text::shown(self.host.as_bytes()), self.port);
+        if self.host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
