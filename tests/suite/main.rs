@@ -1,6 +1,8 @@
 //! The programs as their users meet them: real processes, real sockets, real files.
 //!
-//! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand.
+//! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand;
+//! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
+//! behaves as seed 1's.
 //! The other modules are the tests, one topic each.
 #![allow(
     clippy::cast_possible_truncation,
@@ -12,8 +14,16 @@
     reason = "a test says what it expects and ends where that does not hold"
 )]
 
+mod client_fetch;
+mod client_hostile;
+mod client_retries;
+mod client_staging;
+mod client_views;
+mod harness;
 mod layers;
+mod original;
 mod raw;
+mod scripted;
 mod server_changes;
 mod server_concurrency;
 mod server_deadlines;
