@@ -48,7 +48,10 @@ impl Attempt<'_> {
         self.observer.observe(&Event::Started { name: &name, size, md5 });
         if self.settings.overwrite == Overwrite::Different {
             let target = self.target.clone();
-            if blocking(move || Ok(target.holds(size, md5))).await? {
+            // It may take long and changes nothing, so it can be left behind.
+            let comparing = blocking(move || Ok(target.holds(size, md5)));
+            let compared = self.stopping.run_until_cancelled(comparing).await;
+            if compared.unwrap_or(Err(FetchError::Interrupted))? {
                 return Ok((size, md5, true));
             }
         }

@@ -199,6 +199,25 @@ fn different_transfers_only_what_differs() {
 }
 
 #[test]
+fn ctrl_c_ends_the_comparison_of_a_large_file() {
+    // A hole: it takes no room, but its digest takes long.
+    const SIZE: u64 = 32 << 30;
+    let server = Scripted::start(|mut stream, _, _| {
+        stream.write_all(&header(b"f", SIZE, &"0".repeat(32))).unwrap();
+        until_gone(&stream);
+    });
+    let place = Place::new();
+    place.write("client_downloads/f", "");
+    fs::File::options().write(true).open(place.path("client_downloads/f")).unwrap().set_len(SIZE).unwrap();
+    let running = place.fetch("f", server.address, &["--overwrite", "different", "-v"]).start();
+    running.await_stderr(&format!("({SIZE} bytes)"));
+    let began = std::time::Instant::now();
+    running.signal(rustix::process::Signal::INT);
+    running.end().expect(130);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_replaced_file_keeps_its_permissions() {
     let server = Scripted::serving(b"new");
     let place = Place::new();
