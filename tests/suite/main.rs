@@ -14,6 +14,7 @@
     reason = "a test says what it expects and ends where that does not hold"
 )]
 
+mod both;
 mod client_fetch;
 mod client_hostile;
 mod client_retries;
