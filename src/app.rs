@@ -4,6 +4,8 @@ use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
 
+use tokio::signal::unix::SignalKind;
+
 use crate::error::Code;
 
 mod audit;
@@ -42,4 +44,14 @@ fn exit_code(error: &anyhow::Error) -> ExitCode {
 /// A line on standard error, if anybody is there to read it.
 pub fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Whether whoever started this program wants it to outlive the terminal, as `nohup` does.
+#[must_use]
+pub fn is_hangup_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
+    let hangup = SignalKind::hangup().as_raw_value() - 1;
+    mask >> hangup & 1 == 1
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::audit::Audit;
-use super::{Failure, exit_code, fail, folders};
+use super::{Failure, exit_code, fail, folders, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
@@ -174,15 +174,6 @@ fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {
         info!(event = "stopping", "No new connections are accepted; running transfers are finished");
     });
     Ok(())
-}
-
-/// Whether whoever started the server wants it to outlive the terminal, as `nohup` does.
-fn is_hangup_ignored() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).map(str::trim);
-    let mask = ignored.and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0);
-    let hangup = SignalKind::hangup().as_raw_value() - 1;
-    mask >> hangup & 1 == 1
 }
 
 fn cannot_listen(config: &Config, error: &io::Error) -> Failure {

@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 
-use oneport::app::{Failure, fail, say};
+use oneport::app::{Failure, fail, is_hangup_ignored, say};
 use oneport::client::{FetchError, Fetched, fetch};
 use oneport::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED};
 use oneport::limits::{LOG_AGE_MAX, LOG_SIZE_MAX};
@@ -70,9 +70,11 @@ impl Stop {
 
     /// SIGTERM and SIGHUP stop as the first Ctrl+C does. To be called within a runtime.
     fn catch_signals(&self) -> anyhow::Result<()> {
-        for (kind, status) in
-            [(SignalKind::terminate(), EXIT_TERMINATED), (SignalKind::hangup(), EXIT_HANGUP)]
-        {
+        let mut kinds = vec![(SignalKind::terminate(), EXIT_TERMINATED)];
+        if !is_hangup_ignored() {
+            kinds.push((SignalKind::hangup(), EXIT_HANGUP));
+        }
+        for (kind, status) in kinds {
             let mut signals = signal(kind)?;
             let stop = self.clone();
             tokio::spawn(async move {
@@ -89,8 +91,8 @@ impl Stop {
         self.token.cancel();
     }
 
-    fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.status.load(std::sync::atomic::Ordering::SeqCst))
+    fn status(&self) -> u8 {
+        self.status.load(std::sync::atomic::Ordering::SeqCst)
     }
 }
 
@@ -139,8 +141,8 @@ async fn fetch_all(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
         match fetch_one(job, file, &reporter, stop).await {
             Ok(fetched) => reporter.finished(&fetched),
             Err(FetchError::Interrupted) => {
-                reporter.interrupted();
-                return Ok(stop.exit_code());
+                reporter.interrupted(stop.status());
+                return Ok(ExitCode::from(stop.status()));
             }
             Err(error) => {
                 reporter.failed(&error);

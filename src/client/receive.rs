@@ -77,6 +77,7 @@ impl Arrival<'_> {
         progress: &mut impl FnMut(u64),
     ) -> Result<(), FetchError> {
         let mut done = 0;
+        progress(done);
         while done < self.size {
             // Nobody takes or returns buffers any more: the writer failed and says why.
             let Some(mut buffer) = free.recv().await else { return Ok(()) };

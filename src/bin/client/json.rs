@@ -68,3 +68,9 @@ pub(crate) fn failed(file: &File, error: &FetchError) -> String {
         }),
     )
 }
+
+/// The user, or the system, stopped it.
+pub(crate) fn interrupted(file: &File, status: u8) -> String {
+    let error = FetchError::Interrupted.to_string();
+    line("result", file, json!({ "ok": false, "code": "interrupted", "exit_status": status, "error": error }))
+}

@@ -108,12 +108,12 @@ impl<'a> Reporter<'a> {
     }
 
     /// The user does not want it any more.
-    pub(crate) fn interrupted(&self) {
+    pub(crate) fn interrupted(&self, status: u8) {
         self.state().show.ended();
         say("client: interrupted; nothing was kept");
         info!(event = "interrupted", "Interrupted");
         if self.job.json {
-            write_result(&json::failed(self.file, &FetchError::Interrupted), false);
+            write_result(&json::interrupted(self.file, status), false);
         }
     }
 
