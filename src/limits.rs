@@ -20,6 +20,9 @@ pub const LINKS_MAX: usize = 40;
 /// Bytes of an over-long name that are read so that the refusal can show how it began.
 pub const NAME_SHOWN: usize = 256;
 
+/// Bytes of a name that nobody has checked which the log shows: a peer may say long ones all day.
+pub const NAME_LOGGED: usize = 1024;
+
 /// Longest text of a refusal, in bytes: the original client reads no more.
 pub const REFUSAL_MAX: usize = 1024;
 
@@ -92,6 +95,9 @@ pub const LINGER_CHUNK: usize = 4096;
 
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 16_384;
+
+/// Open files without which a server does not start: what it has open itself, and one connection.
+pub const DESCRIPTORS_MIN: u64 = 32;
 
 /// Connections that the kernel queues before they are accepted.
 pub const BACKLOG: i32 = 4096;

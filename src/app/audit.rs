@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use crate::limits::NAME_LOGGED;
 use crate::server::Monitor;
 use crate::service::{Event, Observer};
 use crate::text::logged;
@@ -73,12 +74,12 @@ impl Observer for Audit {
                 info!(event = "closed", %peer, %cause, "Connection closed with {peer}: {cause}");
             }
             Event::Requested { peer, name } => {
-                let file = logged(name);
+                let file = said(name);
                 info!(event = "requested", %peer, %file, "Client {peer} requested file: {file}");
             }
             Event::Refused { peer, name, cause } => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
-                let (file, cause) = (logged(name), logged(cause.as_bytes()));
+                let (file, cause) = (said(name), logged(cause.as_bytes()));
                 warn!(event = "refused", %peer, %file, %cause, "Refused '{file}' to {peer}: {cause}");
             }
             Event::Unavailable { peer, name, cause } => {
@@ -154,4 +155,11 @@ impl Monitor for Audit {
     fn turned_away(&self, peer: SocketAddr) {
         warn!(event = "turned-away", %peer, "Turned {peer} away: too many connections from its address (--max-connections-per-address)");
     }
+}
+
+/// A name as a peer said it, cut where it is longer than any that is worth a log's room.
+fn said(name: &[u8]) -> String {
+    let shown = &name[..name.len().min(NAME_LOGGED)];
+    let ellipsis = if shown.len() < name.len() { "…" } else { "" };
+    format!("{}{ellipsis}", logged(shown))
 }

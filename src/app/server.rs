@@ -23,7 +23,7 @@ use super::{Failure, exit_code, fail, folders, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
-use crate::limits::BLOCKING_THREADS;
+use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN};
 use crate::logging::{self, Logging};
 use crate::server::{self, listener};
 use crate::service::{Observer, Service};
@@ -59,6 +59,7 @@ fn catch_interrupts(stopping: CancellationToken) -> anyhow::Result<()> {
 }
 
 fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> {
+    raise_descriptors()?;
     folders::prepare_root(&config.root)?;
     let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir])
         .map_err(|error| folders::cannot_serve(&config.root, &error))?;
@@ -204,18 +205,29 @@ fn cannot_listen(config: &Config, error: &io::Error) -> Failure {
     }
 }
 
-/// Raises the soft limit of open descriptors to the hard one, and lowers the number of connections
-/// if even that is too few for them.
+/// Raises the soft limit of open descriptors to the hard one; refuses to start where even that is
+/// too few to serve anybody.
+fn raise_descriptors() -> Result<(), Failure> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // A system that refuses is one with a lower limit, which is looked at below.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    match getrlimit(Resource::Nofile).current {
+        Some(count) if count < DESCRIPTORS_MIN => Err(Failure::new(
+            Code::Limit,
+            format!(
+                "only {count} files may be open, and {DESCRIPTORS_MIN} are needed; raise the limit (ulimit -n)"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Lowers the number of connections if there are too few descriptors for them.
 fn fit_descriptors(settings: &mut server::Settings) {
     /// Descriptors of one connection: its socket and its file.
     const EACH: u64 = 2;
     /// Descriptors of everything else: the log, the state, the runtime, folders being walked.
     const RESERVED: u64 = 64;
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    if limit.current != limit.maximum && setrlimit(Resource::Nofile, raised).is_err() {
-        warn!("The limit of open files could not be raised");
-    }
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return };
     let places = usize::try_from(descriptors.saturating_sub(RESERVED) / EACH).unwrap_or(usize::MAX).max(1);
     if places < settings.connections_max {

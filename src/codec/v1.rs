@@ -54,7 +54,7 @@ impl Decoder for RequestCodec {
         let within = usize::try_from(name_len).ok().filter(|&len| len <= NAME_MAX);
         let wanted = within.unwrap_or(NAME_SHOWN);
         if src.len() < wanted {
-            src.reserve(wanted - src.len());
+            // No room is made for what was only announced: the buffer grows with what comes.
             return Ok(None);
         }
         self.name_len = None;

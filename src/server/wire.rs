@@ -176,13 +176,18 @@ impl Wire {
         }
         let deadline = Instant::now() + LINGER_TIMEOUT;
         let mut discarded = 0;
-        let mut buffer = vec![0; LINGER_CHUNK];
         while discarded < LINGER_BYTES {
-            match timeout_at(deadline, self.stream.read(&mut buffer)).await {
-                Ok(Ok(0)) => return Farewell::Closed,
-                Err(_) => return Farewell::Silent,
-                Ok(Ok(count)) => discarded += count,
+            match timeout_at(deadline, self.stream.readable()).await {
+                Err(_elapsed) => return Farewell::Silent,
                 Ok(Err(_)) => return Farewell::Reset,
+                Ok(Ok(())) => {}
+            }
+            // On the stack, and only now: who waits here costs no buffer.
+            match self.stream.try_read(&mut [0; LINGER_CHUNK]) {
+                Ok(0) => return Farewell::Closed,
+                Ok(count) => discarded += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Farewell::Reset,
             }
         }
         Farewell::Silent
