@@ -1,6 +1,6 @@
 //! Peers that are slow on purpose are dropped; the others do not notice.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,4 +104,53 @@ fn a_client_that_takes_no_byte_is_dropped_and_others_are_not() {
     assert!(matches!(raw::finish(stalled), Answer::Broken(_)));
     assert_eq!(fetch_whole(server.address, "a"), b"a");
     steady.join().unwrap();
+}
+
+/// Reads a little now and then for as long as `stay`: about 40 kB a second.
+fn read_slowly(stream: &mut TcpStream, stay: Duration) -> io::Result<()> {
+    let began = Instant::now();
+    while began.elapsed() < stay {
+        let mut buffer = [0; 2048];
+        if stream.read(&mut buffer)? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// A transfer of far more than the sockets of both ends hold, its reader about to be slow.
+fn begin_slowly(site: &Site, server: &Server) -> TcpStream {
+    site.file("large", &noise(32, 32 << 20));
+    let mut stream = raw::connect_narrow(server.address);
+    stream.write_all(&request(b"large")).unwrap();
+    stream
+}
+
+#[test]
+fn a_reader_slower_than_the_minimum_rate_is_dropped() {
+    let site = Site::new();
+    site.file("a", b"a");
+    let server = site.serve(&["--idle-timeout", SHORT, "--min-rate", "400KiB"]);
+    let mut slow = begin_slowly(&site, &server);
+    let peer = slow.local_addr().unwrap();
+    let watcher = thread::spawn(move || {
+        let _ = read_slowly(&mut slow, PATIENCE);
+    });
+    let log = server.wait_log(&format!("Transfer of 'large' to {peer} cut after"));
+    assert!(log.contains("fewer than 409600 bytes a second were taken"), "{log}");
+    assert_eq!(fetch_whole(server.address, "a"), b"a");
+    drop(server);
+    watcher.join().unwrap();
+}
+
+#[test]
+fn a_slow_reader_is_kept_though_the_system_never_reports_room_for_it_within_the_idle_timeout() {
+    let site = Site::new();
+    let server = site.serve(&["--idle-timeout", SHORT, "--min-rate", "1KiB"]);
+    let mut slow = begin_slowly(&site, &server);
+    // A third of the server's socket buffer has to be free before the system calls it writable;
+    // this reader needs many times the idle timeout for that.
+    read_slowly(&mut slow, Duration::from_secs(4)).expect("an honest reader was dropped");
+    assert!(!server.log().contains("cut after"), "{}", server.log());
 }

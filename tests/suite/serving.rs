@@ -2,14 +2,17 @@
 //! of it from outside. Every wait has a deadline; a failed test prints the command, the folder and
 //! all output; a server never outlives its test.
 
+use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
@@ -19,6 +22,8 @@ use tempfile::TempDir;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a condition that cannot be waited for is looked at.
 const POLL: Duration = Duration::from_millis(5);
+/// Descriptors that the catalog opens for good once it has something to note.
+pub(crate) const CATALOG_DESCRIPTORS: usize = 4;
 /// Most lines of each output that a failed test prints.
 const OUTPUT_SHOWN: usize = 40;
 
@@ -41,23 +46,80 @@ pub(crate) fn poll<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -
     }
 }
 
+/// Waits until a file's times are so old that its digest may be remembered (design.md: 2 s).
+pub(crate) fn wait_settled(path: &Path) {
+    const SETTLED_S: i64 = 3;
+    let changed = fs::metadata(path).unwrap().ctime();
+    wait_for("times that are old enough", || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        (changed + SETTLED_S <= now.as_secs().cast_signed()).then_some(())
+    });
+}
+
 /// Says that this machine lacks what a test needs, past the capture of the test runner.
 pub(crate) fn skipped(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// The machine: most tests share it; one that measures time has it to itself.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+thread_local! {
+    /// Whether this thread has its share of the machine already: asking twice could wait for ever.
+    static HAS_SHARE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A test's hold on the machine.
+enum Share {
+    /// Beside others. Nothing where another site of the same test holds it.
+    Shared { guard: Option<RwLockReadGuard<'static, ()>> },
+    /// Alone.
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl Share {
+    fn shared() -> Self {
+        let is_first = !HAS_SHARE.replace(true);
+        Self::Shared { guard: is_first.then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner)) }
+    }
+
+    fn alone() -> Self {
+        assert!(!HAS_SHARE.replace(true), "whoever shares the machine cannot have it alone");
+        Self::Alone { _guard: MACHINE.write().unwrap_or_else(PoisonError::into_inner) }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        if !matches!(self, Self::Shared { guard: None }) {
+            HAS_SHARE.set(false);
+        }
+    }
 }
 
 /// A temporary folder in which servers run: `root` is served, `logs` and `state` are theirs.
 pub(crate) struct Site {
     dir: TempDir,
     runs: AtomicU32,
+    /// Given back last: the folder's removal is work too.
+    _share: Share,
 }
 
 impl Site {
-    /// An empty one.
+    /// An empty one, on a machine that other tests use too.
     pub(crate) fn new() -> Self {
+        Self::with(Share::shared())
+    }
+
+    /// An empty one, and no other test runs as long as it is there: for what measures time.
+    pub(crate) fn alone() -> Self {
+        Self::with(Share::alone())
+    }
+
+    fn with(share: Share) -> Self {
         let dir = tempfile::Builder::new().prefix("oneport-test-").tempdir().unwrap();
         fs::create_dir(dir.path().join("root")).unwrap();
-        Self { dir, runs: AtomicU32::new(0) }
+        Self { dir, runs: AtomicU32::new(0), _share: share }
     }
 
     /// The folder itself.
@@ -275,6 +337,16 @@ impl Server {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// The processor time that its threads have used, those that have ended left out.
+    pub(crate) fn busy(&self) -> Duration {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let of = |path: PathBuf| {
+            let stat = fs::read_to_string(path.join("schedstat")).ok()?;
+            stat.split(' ').next()?.parse::<u64>().ok()
+        };
+        Duration::from_nanos(tasks.filter_map(|task| of(task.ok()?.path())).sum())
+    }
+
     /// How many descriptors it has open.
     pub(crate) fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap().count()
@@ -304,9 +376,24 @@ impl Server {
 
     /// The most memory that it ever had resident, in bytes.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM") << 10
+    }
+
+    /// The memory that it has resident, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS") << 10
+    }
+
+    /// How many threads it has.
+    pub(crate) fn threads(&self) -> u64 {
+        self.status("Threads")
+    }
+
+    /// A number of proc_pid_status(5); those of memory are in KiB.
+    fn status(&self, key: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+        let value = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+        value.trim().trim_end_matches(" kB").parse().unwrap()
     }
 
     /// What is known about it, for whoever reads a failed test.

@@ -1,0 +1,145 @@
+//! Ten thousand connections that say nothing: what they cost, beside a transfer and afterwards.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::raw::{self, fetch_whole, request};
+use crate::serving::{Server, Site, skipped, wait_for, wait_settled};
+
+/// Connections that say nothing.
+const IDLE: usize = 10_000;
+/// Descriptors that a test, or a server, has besides.
+const DESCRIPTORS_BESIDES: usize = 256;
+/// Connections from one source address: far fewer than it has ports.
+const PER_ADDRESS: usize = 4000;
+/// Most memory of the server for each of them, in bytes.
+const MEMORY_EACH_MAX: u64 = 4 << 10;
+/// Most memory that the server may keep once they are gone, in bytes.
+const MEMORY_KEPT_MAX: u64 = 8 << 20;
+/// Size of the file whose transfer is measured: zeros that take no room.
+const SIZE: u64 = 256 << 20;
+/// Transfers measured beside the idle connections, and as many without.
+const TRANSFERS: usize = 15;
+/// Least speed beside them, of the speed without.
+const SPEED_MIN: f64 = 0.9;
+
+/// Lets this process open as many files as it may; how many that is.
+fn raise_descriptors() -> usize {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+    maximum.map_or(usize::MAX, |maximum| maximum as usize)
+}
+
+/// How many of the wanted connections this machine allows; says so if it is not all of them.
+fn allowed() -> usize {
+    // The server keeps two descriptors for each connection: one for its file.
+    let count = (raise_descriptors().saturating_sub(DESCRIPTORS_BESIDES) / 2).min(IDLE);
+    if count < IDLE {
+        skipped(
+            &format!("{} of {IDLE} idle connections", IDLE - count),
+            "too few open files allowed (ulimit -Hn)",
+        );
+    }
+    count
+}
+
+/// Connects and says nothing, `count` times; returns when the server has accepted them all.
+fn connect_idle(server: &Server, count: usize) -> Vec<TcpStream> {
+    let before = server.descriptors_at_rest();
+    let idle = (0..count)
+        .map(|i| {
+            let source = Ipv4Addr::new(127, 0, 1, u8::try_from(i / PER_ADDRESS).unwrap() + 1);
+            raw::connect_with(server.address, |socket| {
+                socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+            })
+        })
+        .collect();
+    wait_for("all connections accepted", || (server.descriptors() >= before + count).then_some(()));
+    idle
+}
+
+/// How long the data of the large file takes.
+fn transfer(server: &Server, buffer: &mut [u8]) -> Duration {
+    let mut stream = server.connect();
+    stream.write_all(&request(b"zeros")).unwrap();
+    stream.read_exact(&mut [0; 2 + 4 + 5 + 8 + 32]).unwrap();
+    let (began, mut done) = (Instant::now(), 0);
+    loop {
+        match stream.read(buffer).unwrap() {
+            0 => break,
+            count => done += count as u64,
+        }
+    }
+    assert_eq!(done, SIZE);
+    began.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn site_with_zeros(site: Site) -> Site {
+    site.file("a", b"a");
+    File::create(site.root("zeros")).unwrap().set_len(SIZE).unwrap();
+    wait_settled(&site.root("zeros"));
+    site
+}
+
+#[test]
+fn beside_ten_thousand_idle_connections_a_transfer_keeps_its_speed() {
+    let site = site_with_zeros(Site::alone());
+    let count = allowed();
+    let options = |state| ["0", "root", "--state", state, "--log-dir", "logs", "--request-timeout", "1h"];
+    let quiet = site.launch_bare(&options("quiet")).serve();
+    let crowded = site.launch_bare(&options("crowded")).serve();
+    let mut buffer = vec![0; 1 << 20];
+    for server in [&quiet, &crowded] {
+        transfer(server, &mut buffer);
+    }
+    let idle = connect_idle(&crowded, count);
+    // In turn: whatever else this machine does concerns both alike.
+    let (mut without, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..TRANSFERS {
+        without.push(transfer(&quiet, &mut buffer));
+        beside.push(transfer(&crowded, &mut buffer));
+    }
+    drop(idle);
+    let (without, beside) = (median(without), median(beside));
+    let ratio = without.as_secs_f64() / beside.as_secs_f64();
+    println!("{without:?} without, {beside:?} beside {count} idle connections: {ratio:.3} of the speed");
+    assert!(ratio >= SPEED_MIN, "{ratio:.3} of the speed: {without:?} without, {beside:?} beside {count}");
+}
+
+#[test]
+fn ten_thousand_idle_connections_cost_little_memory_and_give_it_back() {
+    let site = Site::new();
+    site.file("a", b"a");
+    let count = allowed();
+    let server = site.serve(&["--request-timeout", "1h"]);
+    for _ in 0..50 {
+        fetch_whole(server.address, "a");
+    }
+    let baseline = server.descriptors_at_rest();
+    let before = server.memory();
+    for round in 0..3 {
+        let idle = connect_idle(&server, count);
+        let each = server.memory().saturating_sub(before) / count as u64;
+        println!("round {round}: {each} bytes for each of {count} idle connections");
+        assert!(each <= MEMORY_EACH_MAX, "round {round}: {each} bytes for each idle connection");
+        assert_eq!(fetch_whole(server.address, "a"), b"a", "served beside them");
+        drop(idle);
+        assert_eq!(server.descriptors_at_rest(), baseline);
+        let at_once = server.memory().saturating_sub(before);
+        for _ in 0..50 {
+            fetch_whole(server.address, "a");
+        }
+        let kept = server.memory().saturating_sub(before);
+        println!("round {round}: {at_once} bytes kept at once, {kept} after fifty more connections");
+        assert!(kept <= MEMORY_KEPT_MAX, "round {round}: {kept} bytes kept after they were gone");
+    }
+}
