@@ -125,6 +125,8 @@ pub const HASH_AHEAD_SHARE: u32 = 20;
 pub const HASH_AHEAD_QUIET: Duration = Duration::from_secs(5);
 /// Bytes hashed once to learn how fast this machine is.
 pub const HASH_RATE_SAMPLE: usize = 8 << 20;
+/// Buffer that is hashed again and again for that, in bytes.
+pub const HASH_RATE_BUFFER: usize = 16 << 10;
 
 /// Retries of the client after its first attempt.
 pub const RETRIES: u32 = 6;

@@ -12,7 +12,8 @@ use super::digests::Priority;
 use super::{Event, Service, Source};
 use crate::digest::Md5Hasher;
 use crate::limits::{
-    HASH_AHEAD_FILES, HASH_AHEAD_INTERVAL, HASH_AHEAD_QUIET, HASH_AHEAD_SHARE, HASH_RATE_SAMPLE,
+    HASH_AHEAD_FILES, HASH_AHEAD_INTERVAL, HASH_AHEAD_QUIET, HASH_AHEAD_SHARE, HASH_RATE_BUFFER,
+    HASH_RATE_SAMPLE,
 };
 use crate::names::FileName;
 use crate::storage::StoredFile;
@@ -66,11 +67,15 @@ fn is_quiet(file: &StoredFile) -> bool {
 }
 
 fn bytes_per_second() -> u64 {
-    let sample = vec![0_u8; HASH_RATE_SAMPLE];
+    // A small buffer again and again: giving back a large one would teach the system's allocator to
+    // keep as much for itself from then on.
+    let sample = vec![0_u8; HASH_RATE_BUFFER];
     let mut hasher = Md5Hasher::default();
     let began = Instant::now();
-    hasher.update(&sample);
+    for _ in 0..HASH_RATE_SAMPLE / HASH_RATE_BUFFER {
+        hasher.update(&sample);
+    }
     let _ = hasher.finish();
     let micros = began.elapsed().as_micros().max(1);
-    u64::try_from(sample.len() as u128 * 1_000_000 / micros).unwrap_or(u64::MAX)
+    u64::try_from(HASH_RATE_SAMPLE as u128 * 1_000_000 / micros).unwrap_or(u64::MAX)
 }
