@@ -90,12 +90,8 @@ pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
     std::fs::remove_file(path)
 }
 
-/// Removes an empty folder.
-pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
-    std::fs::remove_dir(path)
-}
-
-/// Makes a folder and what is missing above it; returns what it made, outermost first.
+/// Makes a folder and what is missing above it; returns what it made, outermost first. If it fails
+/// it takes back what it had made.
 pub(crate) fn create_folders(path: &Path) -> io::Result<Vec<PathBuf>> {
     let mut missing: Vec<&Path> = path
         .ancestors()
@@ -108,8 +104,20 @@ pub(crate) fn create_folders(path: &Path) -> io::Result<Vec<PathBuf>> {
             Ok(()) => made.push(folder.to_owned()),
             // Somebody else was faster.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                remove_folders(&made);
+                return Err(error);
+            }
         }
     }
     Ok(made)
+}
+
+/// Removes folders, the last one first, as long as they are empty: one that is in use by now stays.
+pub(crate) fn remove_folders(folders: &[PathBuf]) {
+    for folder in folders.iter().rev() {
+        if std::fs::remove_dir(folder).is_err() {
+            break;
+        }
+    }
 }

@@ -103,7 +103,7 @@ impl StagedFile {
         let (file, path) = match staged {
             Ok(staged) => staged,
             Err(error) => {
-                remove_folders(&made);
+                fileops::remove_folders(&made);
                 return Err(error);
             }
         };
@@ -172,7 +172,7 @@ impl Drop for StagedFile {
         if !self.committed {
             // It is hidden and will be taken over by the next receiver, if it cannot be removed now.
             let _ = fileops::remove_file(&self.path);
-            remove_folders(&self.made);
+            fileops::remove_folders(&self.made);
         }
     }
 }
@@ -239,15 +239,6 @@ pub(crate) fn make_room(file: &File, target: &Path, size: u64) -> Result<(), Sta
 fn free_space(file: &File) -> io::Result<u64> {
     let found = rustix::fs::fstatvfs(file)?;
     Ok(found.f_bavail.saturating_mul(found.f_frsize))
-}
-
-fn remove_folders(made: &[PathBuf]) {
-    for folder in made.iter().rev() {
-        // One that is in use by now stays.
-        if fileops::remove_folder(folder).is_err() {
-            break;
-        }
-    }
 }
 
 /// The folder that holds `path`.

@@ -51,6 +51,14 @@ fn a_dropped_file_leaves_nothing_behind_and_the_old_one_as_it_was() {
 }
 
 #[test]
+fn folders_that_can_be_made_only_in_part_are_taken_back() {
+    let folder = Folder::new();
+    let beyond = format!("new/{}/file", "x".repeat(300));
+    assert_eq!(stage(&folder.path(&beyond), b"bytes").unwrap_err().code(), Code::LocalIo);
+    assert_eq!(folder.names(), Vec::<String>::new());
+}
+
+#[test]
 fn the_target_appears_only_with_the_commit() {
     let folder = Folder::new();
     let staged = stage(&folder.path("file"), b"bytes").unwrap();
