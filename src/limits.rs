@@ -84,6 +84,9 @@ pub const RATE_MIN: u64 = 1024;
 /// Time that running transfers have to end after a shutdown was asked for.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long the end of the server waits for blocking work, among it the catalog's last writes.
+pub const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long a closing connection waits for the peer to read and close, and how much it discards.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of unwanted input that a closing connection discards before it gives up. Closing with

@@ -23,7 +23,7 @@ use super::{Failure, exit_code, fail, folders, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
-use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN};
+use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN, RUNTIME_STOP_TIMEOUT};
 use crate::logging::{self, Logging};
 use crate::server::{self, listener};
 use crate::service::{Observer, Service};
@@ -114,8 +114,9 @@ fn serve(
     let audit = Arc::new(Audit::new());
     let service = Service::new(disk, catalog, Arc::clone(&audit));
     let outcome = runtime.block_on(listen(config, listener, service, settings, &audit, stopping));
-    // Whatever blocks now only reads: nothing is lost by not waiting for it.
-    runtime.shutdown_background();
+    // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
+    // now only reads: nothing is lost by not waiting for it any longer.
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     audit.summarize();
     outcome
 }
