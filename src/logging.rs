@@ -25,7 +25,7 @@ use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
-use crate::error::Code;
+use crate::error::{Code, is_no_space};
 use crate::limits::{LOG_CONSOLE_FLUSH_TIMEOUT, LOG_CONSOLE_QUEUE, LOG_FLUSH_TIMEOUT, LOG_QUEUE};
 use channel::{Channel, Tee, Unseen};
 use folder::Folder;
@@ -112,6 +112,7 @@ impl StartError {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
+            Self::Folder { source, .. } if is_no_space(source) => Code::NoSpace,
             Self::Folder { .. } => Code::LocalIo,
             Self::Level { .. } => Code::Usage,
             Self::Started => Code::Other,
