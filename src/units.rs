@@ -38,7 +38,8 @@ impl FromStr for Span {
             kind: "duration",
             example: "500ms, 10s, 2m or 1h",
         };
-        let (number, unit) = split(text).ok_or_else(error)?;
+        let (number, unit) = split(text);
+        let number = finite(number).ok_or_else(error)?;
         let seconds = match unit {
             "ms" => number / 1000.0,
             "" | "s" => number,
@@ -63,7 +64,7 @@ impl FromStr for Size {
             kind: "size",
             example: "4096, 64KiB, 100MB or 2GiB",
         };
-        let (number, unit) = split(text).ok_or_else(error)?;
+        let (number, unit) = split(text);
         let factor: u64 = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 1,
             "k" | "kb" => 1000,
@@ -77,9 +78,10 @@ impl FromStr for Size {
             _ => return Err(error()),
         };
         // Whole numbers stay exact; only fractions go through floating point.
-        if let Ok(whole) = text[..text.len() - unit.len()].trim_end().parse::<u64>() {
+        if let Ok(whole) = number.parse::<u64>() {
             return whole.checked_mul(factor).map(Self).ok_or_else(error);
         }
+        let number = finite(number).ok_or_else(error)?;
         #[expect(clippy::cast_precision_loss, reason = "a factor is at most 2^40, exact in an f64")]
         let bytes = number * factor as f64;
         // Beyond 2^53 a fraction means nothing.
@@ -143,12 +145,17 @@ impl fmt::Display for Rate {
     }
 }
 
-/// A finite number that is not negative, and the letters behind it.
-fn split(text: &str) -> Option<(f64, &str)> {
+/// The digits of a number, and the letters behind it.
+fn split(text: &str) -> (&str, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let number = text[..end].parse::<f64>().ok().filter(|number| number.is_finite())?;
-    Some((number, text[end..].trim_start()))
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim_start())
+}
+
+/// A finite number; without a sign, it is not negative.
+fn finite(digits: &str) -> Option<f64> {
+    digits.parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
 /// What a configuration file may hold for a duration or a size: a string or a whole number.
@@ -219,6 +226,14 @@ mod tests {
         for text in ["", "KiB", "-1", "1XB", "18446744073709551616", "99999999999TiB", "1e3"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn space_around_a_size_of_whatever_kind_changes_nothing() {
+        for text in [" 18446744073709551615\t", "\u{2003}18446744073709551615 B\u{2003}"] {
+            assert_eq!(text.parse(), Ok(Size(u64::MAX)), "{text:?}");
+        }
+        assert_eq!("1k\u{2003}".parse(), Ok(Size(1000)), "it once panicked in the middle of the space");
     }
 
     #[test]
