@@ -1,0 +1,211 @@
+"""Where the benchmark plays: the files, one running server of each kind, and the runs of clients.
+
+Everything lies in one folder, which its owner removes. Servers are started when a row first needs
+them and run until `close`.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from machine import BenchError, Daemon, free_port, timed
+
+HERE = Path(__file__).resolve().parent
+
+# Longest time of one run, in seconds.
+RUN_TIMEOUT_S = 300
+# A file must be this old, in seconds, before the server remembers its digest.
+DIGEST_SETTLED_S = 3
+
+NGINX_CONF = """
+daemon off;
+worker_processes auto;
+worker_rlimit_nofile 16384;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    access_log {folder}/access.log;
+    sendfile on;
+    tcp_nopush on;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        root {files};
+    }}
+}}
+"""
+
+RSYNCD_CONF = """
+use chroot = no
+port = {port}
+address = 127.0.0.1
+pid file = {folder}/rsyncd.pid
+log file = {folder}/rsyncd.log
+[files]
+path = {files}
+read only = yes
+{identity}
+"""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What is compared and what it is measured with."""
+
+    server: Path
+    client: Path
+    crowd: Path
+    md5_alone: Path
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much work the rows do."""
+
+    big: int = 1 << 30
+    crowd_file: int = 1 << 20
+    crowd_clients: int = 1000
+    sends: int = 4
+    first_bytes: int = 50
+
+    @classmethod
+    def quick(cls) -> "Sizes":
+        return cls(big=32 << 20, crowd_file=256 << 10, crowd_clients=50, sends=2, first_bytes=10)
+
+
+@dataclass
+class Stage:
+    """One benchmark's folder, files, servers and runs."""
+
+    folder: Path
+    programs: Programs
+    sizes: Sizes
+    _servers: dict[str, Daemon] = field(default_factory=dict)
+    _targets: int = 0
+
+    def prepare(self) -> None:
+        """Makes the served files and lets them grow old enough for their digests to be remembered."""
+        self.files.mkdir(parents=True)
+        for name, size in (("big.bin", self.sizes.big), ("crowd.bin", self.sizes.crowd_file)):
+            with (self.files / name).open("wb") as file:
+                for offset in range(0, size, 1 << 20):
+                    file.write(os.urandom(min(1 << 20, size - offset)))
+        time.sleep(DIGEST_SETTLED_S)
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.stop()
+        self._servers.clear()
+
+    @property
+    def files(self) -> Path:
+        # The seed's server serves the folder of this name and no other.
+        return self.folder / "seed" / "server_files"
+
+    def target(self) -> Path:
+        """A new folder for what one run receives."""
+        self._targets += 1
+        target = self.folder / f"target-{self._targets}"
+        target.mkdir()
+        return target
+
+    # Servers.
+
+    def server(self, name: str) -> Daemon:
+        """The running server of this kind: `oneport`, `seed`, `nginx` or `rsync`."""
+        if name not in self._servers:
+            folder = self.folder / name
+            folder.mkdir(exist_ok=True)
+            start = getattr(self, f"_start_{name}")
+            self._servers[name] = start(folder, free_port())
+        return self._servers[name]
+
+    def _start_oneport(self, folder: Path, port: int) -> Daemon:
+        command = [self.programs.server, str(port), self.files, "--bind", "127.0.0.1",
+                   "--state", folder / "state", "--log-dir", folder / "logs"]
+        server = Daemon([str(part) for part in command], folder, port)
+        self._servers["oneport"] = server
+        # From now on both digests are remembered.
+        for name in ("big.bin", "crowd.bin"):
+            self.crowd("oneport", name, clients=1)
+        return server
+
+    def _start_seed(self, folder: Path, port: int) -> Daemon:
+        return Daemon([sys.executable, str(HERE / "seed_server.py"), str(port)], folder, port)
+
+    def _start_nginx(self, folder: Path, port: int) -> Daemon:
+        conf = folder / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        conf.write_text(user + NGINX_CONF.format(folder=folder, port=port, files=self.files))
+        return Daemon([found("nginx"), "-c", str(conf), "-e", str(folder / "error.log")], folder, port)
+
+    def _start_rsync(self, folder: Path, port: int) -> Daemon:
+        conf = folder / "rsyncd.conf"
+        identity = "uid = root\ngid = root" if os.geteuid() == 0 else ""
+        conf.write_text(RSYNCD_CONF.format(folder=folder, port=port, files=self.files, identity=identity))
+        return Daemon([found("rsync"), "--daemon", "--no-detach", f"--config={conf}"], folder, port)
+
+    # Runs.
+
+    def run(self, command: Sequence[str | Path], cwd: Path | None = None) -> dict[str, float]:
+        """Runs a program to its end: its wall and processor time in seconds."""
+        seconds, cpu = timed([str(part) for part in command], cwd or self.folder, RUN_TIMEOUT_S)
+        return {"seconds": seconds, "client_cpu": cpu}
+
+    def receive(self, command: Sequence[str | Path], received: Path, **options: Path) -> dict[str, float]:
+        """As `run`, for a program that makes the file `received`, which is removed after it was checked.
+
+        Removing a few large files from memory disturbs nothing that follows; many small ones on a
+        disk would.
+        """
+        sample = self.run(command, **options)
+        if received.stat().st_size != self.sizes.big:
+            raise BenchError(f"{Path(command[0]).name} left {received.stat().st_size} bytes")
+        received.unlink()
+        return sample
+
+    def crowd(self, server: str, name: str, clients: int, turns: int = 1,
+              first_byte: bool = False) -> dict[str, float]:
+        """The load generator against a server: times, and what the server used meanwhile."""
+        daemon = self.server(server)
+        dialect = "http" if server == "nginx" else "v1"
+        size = (self.files / name).stat().st_size
+        command = [str(self.programs.crowd), dialect, f"127.0.0.1:{daemon.port}", name, str(size),
+                   str(clients), str(turns), *(["first-byte"] if first_byte else [])]
+        daemon.forget_peak()
+        cpu = daemon.cpu_s()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_TIMEOUT_S)
+        if done.returncode != 0:
+            raise BenchError(f"{server}: the load generator failed: {done.stderr.strip()}")
+        told: Mapping[str, list[float] | float] = json.loads(done.stdout)
+        first_bytes = sorted(told["first_bytes"])  # type: ignore[arg-type]
+        return {
+            "seconds": float(told["seconds"]),  # type: ignore[arg-type]
+            "first_byte": first_bytes[len(first_bytes) // 2],
+            "server_cpu": daemon.cpu_s() - cpu,
+            "server_rss": daemon.peak_rss(),
+            "gib": clients * turns * size / 2**30,
+        }
+
+
+def found(program: str) -> str:
+    """The path of a program that has been looked for before; daemons often lie in sbin."""
+    path = which(program)
+    if path is None:
+        raise BenchError(f"{program} is missing")
+    return path
+
+
+def which(program: str) -> str | None:
+    return shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/local/sbin:/usr/sbin:/sbin")
