@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+#[cfg(target_os = "linux")]
+use std::sync::OnceLock;
 
 use crate::limits::WARM_CHUNK;
 use crate::names::FileName;
@@ -71,6 +73,9 @@ pub struct Identity {
 pub struct StoredFile {
     file: File,
     identity: Identity,
+    /// Whether its file system keeps everything in memory, once that has been asked.
+    #[cfg(target_os = "linux")]
+    in_memory: OnceLock<bool>,
 }
 
 impl StoredFile {
@@ -84,7 +89,12 @@ impl StoredFile {
             return Ok(None);
         }
         let identity = Identity::of(&metadata);
-        Ok(Some(Self { file, identity }))
+        Ok(Some(Self {
+            file,
+            identity,
+            #[cfg(target_os = "linux")]
+            in_memory: OnceLock::new(),
+        }))
     }
 
     /// What the file was when it was opened.
@@ -145,6 +155,7 @@ impl StoredFile {
         match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
             Ok(count) => Ok(Some(count)),
             Err(Errno::AGAIN | Errno::INTR) => Ok(None),
+            // Such a file system (tmpfs) may not know the flag.
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if self.is_in_memory() => {
                 self.read_at(buffer, offset).map(Some)
             }
@@ -153,13 +164,15 @@ impl StoredFile {
         }
     }
 
-    /// Whether its file system keeps everything in memory.
+    /// Whether its file system keeps everything in memory. It is asked once.
     fn is_in_memory(&self) -> bool {
         // From linux/magic.h.
         const TMPFS_MAGIC: u64 = 0x0102_1994;
         const RAMFS_MAGIC: u64 = 0x8584_58f6;
-        rustix::fs::fstatfs(&self.file).is_ok_and(|found| {
-            [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type.cast_unsigned() & 0xffff_ffff))
+        *self.in_memory.get_or_init(|| {
+            rustix::fs::fstatfs(&self.file).is_ok_and(|found| {
+                [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type.cast_unsigned() & 0xffff_ffff))
+            })
         })
     }
 }
@@ -180,6 +193,10 @@ impl StoredFile {
     /// Whether a stretch of the file is likely in memory, told from its first and its last byte.
     #[must_use]
     pub fn is_warm(&self, offset: u64, count: u64) -> bool {
+        #[cfg(target_os = "linux")]
+        if self.in_memory.get() == Some(&true) {
+            return true;
+        }
         let mut byte = [0];
         let last = offset + count.saturating_sub(1);
         [offset, last].into_iter().all(|at| matches!(self.read_now(&mut byte, at), Ok(Some(_))))
