@@ -21,10 +21,10 @@ impl Steps {
         Self { size, next_percent: stride, stride }
     }
 
-    /// The count of bytes at which the next step is reached; the whole size when none is left.
+    /// The count of bytes at which a percentage is reached; the whole size for more than 100.
     #[must_use]
-    pub fn next_mark(&self) -> u64 {
-        mark(self.size, self.next_percent.min(100))
+    pub fn mark(&self, percent: u8) -> u64 {
+        mark(self.size, percent.min(100))
     }
 
     /// The percentages reached now that `done` bytes have been moved, each one once.
@@ -76,14 +76,14 @@ mod tests {
     }
 
     #[test]
-    fn moving_to_the_next_mark_reaches_exactly_one_step() {
+    fn at_its_mark_a_step_is_reached_and_not_before() {
         let mut steps = Steps::new(10_000_019);
         for percent in (10..=100).step_by(10) {
-            let mark = steps.next_mark();
+            let mark = steps.mark(percent);
             assert_eq!(steps.reached(mark - 1).count(), 0);
             assert_eq!(steps.reached(mark).collect::<Vec<_>>(), [percent]);
         }
-        assert_eq!(steps.next_mark(), 10_000_019);
+        assert_eq!(steps.mark(u8::MAX), 10_000_019);
         assert_eq!(steps.reached(u64::MAX).count(), 0);
     }
 }

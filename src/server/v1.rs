@@ -172,7 +172,7 @@ async fn send_large(
         if limit == size && !file.is_unchanged().map_err(Cut::File)? {
             return Err(Cut::Changed);
         }
-        let count = (limit - done).min(SEND_CHUNK).min(transfer.next_mark() - done);
+        let count = (limit - done).min(SEND_CHUNK);
         match wire.send_file(file, done, count).await.map_err(End::from)? {
             0 => return Err(Cut::Changed),
             sent => transfer.advance(sent),

@@ -36,16 +36,13 @@ impl<'a> Transfer<'a> {
         self.done
     }
 
-    /// Where the next progress step is, in bytes: do not move beyond it in one go.
-    pub(crate) fn next_mark(&self) -> u64 {
-        self.steps.next_mark()
-    }
-
-    /// Accounts for `count` more bytes.
+    /// Accounts for `count` more bytes. Each step that they pass is told with the bytes that it
+    /// stands for, however far beyond it the transfer is by then.
     pub(crate) fn advance(&mut self, count: u64) {
         self.done += count;
-        let Self { peer, name, done, size, .. } = *self;
-        for percent in self.steps.reached(done) {
+        let Self { peer, name, size, .. } = *self;
+        for percent in self.steps.reached(self.done) {
+            let done = self.steps.mark(percent);
             self.service.tell(&Event::Progress { peer, name, percent, done, size });
         }
     }
