@@ -46,6 +46,22 @@ pub(crate) fn reserve(file: &File, size: u64) -> io::Result<()> {
     }
 }
 
+/// Whether the file system of an open file keeps everything in memory, as far as can be told.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_in_memory(file: &File) -> bool {
+    // From linux/magic.h.
+    const TMPFS_MAGIC: u64 = 0x0102_1994;
+    const RAMFS_MAGIC: u64 = 0x8584_58f6;
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|found| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type.cast_unsigned() & 0xffff_ffff)))
+}
+
+/// Whether the file system of an open file keeps everything in memory, as far as can be told.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn is_in_memory(_file: &File) -> bool {
+    false
+}
+
 /// Writes all of `bytes` at a position.
 pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)

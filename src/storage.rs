@@ -11,6 +11,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 
+#[cfg(target_os = "linux")]
+use crate::fileops;
 use crate::limits::WARM_CHUNK;
 use crate::names::FileName;
 
@@ -166,14 +168,7 @@ impl StoredFile {
 
     /// Whether its file system keeps everything in memory. It is asked once.
     fn is_in_memory(&self) -> bool {
-        // From linux/magic.h.
-        const TMPFS_MAGIC: u64 = 0x0102_1994;
-        const RAMFS_MAGIC: u64 = 0x8584_58f6;
-        *self.in_memory.get_or_init(|| {
-            rustix::fs::fstatfs(&self.file).is_ok_and(|found| {
-                [TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type.cast_unsigned() & 0xffff_ffff))
-            })
-        })
+        *self.in_memory.get_or_init(|| fileops::is_in_memory(&self.file))
     }
 }
 
