@@ -19,7 +19,7 @@ const PER_ADDRESS: usize = 4000;
 /// Most memory of the server for each of them, in bytes.
 const MEMORY_EACH_MAX: u64 = 4 << 10;
 /// How often they come and go.
-const ROUNDS: u32 = 4;
+const ROUNDS: u32 = 3;
 /// Size of the file whose transfer is measured: zeros that take no room.
 const SIZE: u64 = 256 << 20;
 /// Transfers measured beside the idle connections, and as many without.

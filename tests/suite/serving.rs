@@ -48,11 +48,12 @@ pub(crate) fn poll<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -
 
 /// Waits until a file's times are so old that its digest may be remembered (design.md: 2 s).
 pub(crate) fn wait_settled(path: &Path) {
-    const SETTLED_S: i64 = 3;
-    let changed = fs::metadata(path).unwrap().ctime();
+    const SETTLED: Duration = Duration::from_millis(2100);
+    let data = fs::metadata(path).unwrap();
+    let changed = Duration::new(data.ctime().cast_unsigned(), data.ctime_nsec() as u32);
     wait_for("times that are old enough", || {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-        (changed + SETTLED_S <= now.as_secs().cast_signed()).then_some(())
+        (changed + SETTLED <= now).then_some(())
     });
 }
 
