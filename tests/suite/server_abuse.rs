@@ -118,14 +118,15 @@ fn a_flood_of_the_longest_names_stops_nobody_and_hardly_fills_the_log() {
 fn lengths_that_lie_allocate_nothing() {
     const LENGTHS: [u32; 10] =
         [1, 255, 4095, 4096, 4097, (1 << 24) - 1, 1 << 24, 1 << 31, u32::MAX - 1, u32::MAX];
-    let site = Site::new();
-    site.file("file", b"file");
-    let server = site.serve(&["--request-timeout", "1h"]);
-    for _ in 0..50 {
-        fetch_whole(server.address, "file");
-    }
-    let descriptors = server.descriptors_at_rest();
     for length in LENGTHS {
+        // A server each: what one length cost could be used again by the next.
+        let site = Site::new();
+        site.file("file", b"file");
+        let server = site.serve(&["--request-timeout", "1h"]);
+        for _ in 0..50 {
+            fetch_whole(server.address, "file");
+        }
+        server.descriptors_at_rest();
         let before = server.memory();
         let mut liars = Vec::new();
         for _ in 0..LIARS {
@@ -138,7 +139,5 @@ fn lengths_that_lie_allocate_nothing() {
         let each = server.memory().saturating_sub(before) / liars.len() as u64;
         println!("{length}: {each} bytes for each of {}", liars.len());
         assert!(each <= LIAR_MEMORY_MAX, "{length}: {each} bytes for each connection");
-        drop(liars);
-        wait_for("all descriptors closed", || (server.descriptors() <= descriptors).then_some(()));
     }
 }

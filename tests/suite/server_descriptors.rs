@@ -13,8 +13,6 @@ use crate::serving::{Server, Site, wait_for};
 
 /// The counts of descriptors that are tried.
 const COUNTS: std::ops::RangeInclusive<u64> = 10..=200;
-/// Every how many of them is tried, unless all are asked for.
-const STEP: u64 = 1;
 /// Servers tried at once: each of them mostly waits.
 const AT_ONCE: usize = 3;
 /// How long a server without a free descriptor is watched.
@@ -70,14 +68,13 @@ fn assert_serves(server: &Server, count: u64) {
 fn at_every_count_of_descriptors_it_serves_and_recovers_or_says_that_they_are_too_few() {
     let site = Site::new();
     site.file("a", b"a");
-    let step = if std::env::var_os("ONEPORT_TEST_FULL").is_some() { 1 } else { STEP };
     let next = AtomicU64::new(*COUNTS.start());
     let outcomes = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let count = next.fetch_add(step, Ordering::Relaxed);
+                    let count = next.fetch_add(1, Ordering::Relaxed);
                     if !COUNTS.contains(&count) {
                         break;
                     }
