@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -14,8 +14,6 @@ use crate::serving::{Server, Site, skipped, wait_for, wait_settled};
 const IDLE: usize = 10_000;
 /// Descriptors that a test, or a server, has besides.
 const DESCRIPTORS_BESIDES: usize = 256;
-/// Connections from one source address: far fewer than it has ports.
-const PER_ADDRESS: usize = 4000;
 /// Most memory of the server for each of them, in bytes.
 const MEMORY_EACH_MAX: u64 = 4 << 10;
 /// How often they come and go.
@@ -52,16 +50,14 @@ fn allowed() -> usize {
 /// Connects and says nothing, `count` times; returns when the server has accepted them all.
 fn connect_idle(server: &Server, count: usize) -> Vec<TcpStream> {
     let before = server.descriptors_at_rest();
-    let idle = (0..count)
-        .map(|i| {
-            let source = Ipv4Addr::new(127, 0, 1, u8::try_from(i / PER_ADDRESS).unwrap() + 1);
-            raw::connect_with(server.address, |socket| {
-                socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
-            })
-        })
-        .collect();
+    let idle = (0..count).map(|_| server.connect()).collect();
     wait_for("all connections accepted", || (server.descriptors() >= before + count).then_some(()));
     idle
+}
+
+/// Ends them by resets: closed ones would keep their ports from later tests for a minute.
+fn disconnect(idle: Vec<TcpStream>) {
+    idle.into_iter().for_each(raw::reset);
 }
 
 /// How long the data of the large file takes.
@@ -106,7 +102,7 @@ fn beside_ten_thousand_idle_connections_a_transfer_keeps_its_speed() {
         let without = typical_transfer(&server, &mut buffer);
         let idle = connect_idle(&server, count);
         let beside = typical_transfer(&server, &mut buffer);
-        drop(idle);
+        disconnect(idle);
         server.descriptors_at_rest();
         without.as_secs_f64() / beside.as_secs_f64()
     });
@@ -135,7 +131,7 @@ fn ten_thousand_idle_connections_cost_little_memory_and_it_is_used_again() {
         println!("round {round}: {each} bytes for each of {count} idle connections");
         assert!(each <= MEMORY_EACH_MAX, "round {round}: {each} bytes for each idle connection");
         assert_eq!(fetch_whole(server.address, "a"), b"a", "served beside them");
-        drop(idle);
+        disconnect(idle);
         assert_eq!(server.descriptors_at_rest(), baseline);
         println!("round {round}: {} bytes kept at once", server.memory().saturating_sub(before));
     }
