@@ -7,6 +7,7 @@
 //! A line goes: `line` (an event becomes text) → `channel` (a bounded queue and its thread) →
 //! `journal` (rotation, healing, what was lost) → `folder` (the files), and → `terminal`.
 
+mod batch;
 mod channel;
 mod folder;
 mod journal;

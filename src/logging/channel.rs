@@ -13,10 +13,19 @@ use std::time::Duration;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::batch::{BATCH_MAX, Batch};
+
 /// Where the lines of a channel end. A line includes its line feed.
 pub(super) trait Sink: Send + 'static {
     /// Deals with one line. A failure is the sink's own business.
     fn line(&mut self, line: &[u8]);
+
+    /// Deals with several lines, in one go if that works.
+    fn lines(&mut self, batch: &Batch) {
+        for line in batch.lines_from(0) {
+            self.line(line);
+        }
+    }
 }
 
 /// A queue, the thread that empties it into a [`Sink`], and the count of its lines.
@@ -43,7 +52,7 @@ impl Channel {
             .lossy(is_lossy)
             .buffered_lines_limit(lines_max)
             .thread_name(name)
-            .finish(Outlet { sink, tally: Arc::clone(&tally) });
+            .finish(Outlet { sink, batch: Batch::default(), tally: Arc::clone(&tally) });
         let dropped = channel.error_counter();
         Self { inlet: Inlet { channel, dropped, tally }, guard: Some(guard) }
     }
@@ -91,16 +100,37 @@ impl Inlet {
     }
 }
 
-/// The writing end, on the channel's own thread.
+/// The writing end, on the channel's own thread. It gathers lines until none waits any more, which
+/// the thread tells by a flush, or until they are many.
 struct Outlet<S> {
     sink: S,
+    batch: Batch,
     tally: Arc<Tally>,
+}
+
+impl<S: Sink> Outlet<S> {
+    fn write_batch(&mut self) {
+        if self.batch.len() > 0 {
+            self.sink.lines(&self.batch);
+            self.tally.settle(self.batch.len() as u64);
+            self.batch.clear();
+        }
+    }
 }
 
 impl<S: Sink> Write for Outlet<S> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.sink.line(line);
-        self.tally.settle();
+        if line.is_empty() {
+            // A message to the sink itself keeps its place among the lines.
+            self.write_batch();
+            self.sink.line(line);
+            self.tally.settle(1);
+        } else {
+            self.batch.push(line);
+            if self.batch.text().len() >= BATCH_MAX {
+                self.write_batch();
+            }
+        }
         Ok(line.len())
     }
 
@@ -110,6 +140,7 @@ impl<S: Sink> Write for Outlet<S> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.write_batch();
         Ok(())
     }
 }
@@ -126,9 +157,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn settle(&self) {
-        self.settled.fetch_add(1, SeqCst);
-        // Either this sees that somebody waits, or who begins to wait sees the line just counted.
+    fn settle(&self, lines: u64) {
+        self.settled.fetch_add(lines, SeqCst);
+        // Either this sees that somebody waits, or who begins to wait sees the lines just counted.
         if self.awaited.load(SeqCst) {
             let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.changed.notify_all();

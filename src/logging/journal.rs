@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use tracing::Level;
 
+use super::batch::Batch;
 use super::channel::{Sink, Unseen};
 use super::folder::Disk;
 use super::line::Lines;
@@ -129,6 +130,28 @@ impl<D: Disk> Journal<D> {
         }
     }
 
+    /// Writes several lines: at once if there is nothing to tell before them and they fit into the
+    /// file, else one by one.
+    pub(super) fn lines_at(&mut self, batch: &Batch, now: Instant) {
+        let mut rest = 0;
+        let len = batch.text().len() as u64;
+        let fits = self.out.size().saturating_add(len) <= self.rotation.size_max;
+        if fits && self.has_nothing_to_tell() && !self.is_rotation_due(len, now) {
+            let (whole, result) = self.out.lines(batch);
+            let Err(error) = result else { return };
+            self.cause = error.to_string();
+            self.lose(now);
+            rest = whole + 1;
+        }
+        for line in batch.lines_from(rest) {
+            self.line_at(line, now);
+        }
+    }
+
+    fn has_nothing_to_tell(&self) -> bool {
+        self.lost == 0 && self.unseen.as_ref().map_or(0, Unseen::count) == self.unseen_told
+    }
+
     /// Writes to the file; says whether it worked and remembers why not.
     fn put(&mut self, line: &[u8]) -> bool {
         let result = self.out.line(line);
@@ -138,12 +161,17 @@ impl<D: Disk> Journal<D> {
         result.is_ok()
     }
 
-    fn rotate_if_due(&mut self, line_len: u64, now: Instant) {
+    /// Whether the next `len` bytes belong into a new file.
+    fn is_rotation_due(&self, len: u64, now: Instant) -> bool {
         let size = self.out.size();
-        let is_full = size.saturating_add(line_len) > self.rotation.size_max;
+        let is_full = size.saturating_add(len) > self.rotation.size_max;
         let is_old = now.saturating_duration_since(self.opened) >= self.rotation.age_max;
         let is_pausing = self.rotate_after.is_some_and(|time| now < time);
-        if size == 0 || !(is_full || is_old) || is_pausing {
+        size > 0 && (is_full || is_old) && !is_pausing
+    }
+
+    fn rotate_if_due(&mut self, line_len: u64, now: Instant) {
+        if !self.is_rotation_due(line_len, now) {
             return;
         }
         match self.disk.create() {
@@ -214,6 +242,10 @@ impl<D: Disk> Journal<D> {
 impl<D: Disk> Sink for Journal<D> {
     fn line(&mut self, line: &[u8]) {
         self.line_at(line, Instant::now());
+    }
+
+    fn lines(&mut self, batch: &Batch) {
+        self.lines_at(batch, Instant::now());
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use super::batch::Batch;
 use super::channel::Sink;
 use super::line::LEVEL_WIDTH;
 
@@ -41,6 +42,22 @@ impl<W: Write> Healed<W> {
         result
     }
 
+    /// Writes several lines; says how many were written whole, and what kept the next one from it.
+    pub(super) fn lines(&mut self, batch: &Batch) -> (usize, io::Result<()>) {
+        if self.is_torn {
+            if let Err(error) = self.put(b"\n") {
+                return (0, Err(error));
+            }
+            self.is_torn = false;
+        }
+        let before = self.size;
+        let result = self.put(batch.text());
+        let written = usize::try_from(self.size - before).unwrap_or(usize::MAX);
+        let (whole, end) = batch.within(written);
+        self.is_torn = written > end;
+        (whole, result)
+    }
+
     fn put(&mut self, mut rest: &[u8]) -> io::Result<()> {
         while !rest.is_empty() {
             match self.out.write(rest) {
@@ -63,13 +80,20 @@ pub(super) struct Terminal<W> {
     out: Healed<W>,
     color: bool,
     painted: Vec<u8>,
+    all_painted: Batch,
     failed: Arc<AtomicU64>,
 }
 
 impl<W: Write> Terminal<W> {
     /// Lines on `out`, with coloured levels if so wished.
     pub(super) fn new(out: W, color: bool) -> Self {
-        Self { out: Healed::new(out), color, painted: Vec::new(), failed: Arc::default() }
+        Self {
+            out: Healed::new(out),
+            color,
+            painted: Vec::new(),
+            all_painted: Batch::default(),
+            failed: Arc::default(),
+        }
     }
 
     /// The count of lines that could not be written.
@@ -83,6 +107,23 @@ impl<W: Write + Send + 'static> Sink for Terminal<W> {
         let is_painted = self.color && paint(line, &mut self.painted).is_some();
         if self.out.line(if is_painted { &self.painted } else { line }).is_err() {
             self.failed.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn lines(&mut self, batch: &Batch) {
+        if self.color {
+            self.all_painted.clear();
+            for line in batch.lines_from(0) {
+                let is_painted = paint(line, &mut self.painted).is_some();
+                self.all_painted.push(if is_painted { &self.painted } else { line });
+            }
+        }
+        let shown = if self.color { &self.all_painted } else { batch };
+        if let (whole, Err(_)) = self.out.lines(shown) {
+            self.failed.fetch_add(1, SeqCst);
+            for line in batch.lines_from(whole + 1) {
+                self.line(line);
+            }
         }
     }
 }

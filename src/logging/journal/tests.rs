@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Journal, Rotation, TELL_ALL};
 use crate::limits::{LOG_ROTATION_RETRY, LOG_WARNING_INTERVAL};
 use crate::logging::Format;
+use crate::logging::batch::Batch;
 use crate::logging::folder::Disk;
 use crate::logging::line::Lines;
 use crate::logging::tests::message;
@@ -153,4 +154,44 @@ fn where_no_new_file_can_be_made_the_old_one_goes_on_and_it_is_tried_again() {
     assert_eq!(files[1..], ["four\n"]);
     assert_eq!(warnings.try_iter().filter(|line| line.contains("cannot begin a new log file")).count(), 1);
     assert_eq!(journal.status().lost(), 0);
+}
+
+fn batch(lines: &[&str]) -> Batch {
+    let mut batch = Batch::default();
+    lines.iter().for_each(|line| batch.push(line.as_bytes()));
+    batch
+}
+
+#[test]
+fn lines_written_together_are_counted_healed_and_told_one_by_one() {
+    let Bench { disk, mut journal, start, .. } = bench(u64::MAX);
+    disk.set_room("one\ntwo\nto".len());
+    journal.lines_at(&batch(&["one\n", "two\n", "torn\n", "lost\n", "lost\n"]), start);
+    assert_eq!(journal.status().lost(), 3);
+    disk.set_room(usize::MAX);
+    journal.lines_at(&batch(&["six\n", "seven\n"]), start);
+    journal.lines_at(&batch(&["eight\n", "nine\n"]), start);
+    let text = disk.files().concat();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[..3], ["one", "two", "to"], "{text}");
+    assert!(message(lines[3]).starts_with("3 log lines could not be written here: "), "{text}");
+    assert_eq!(lines[4..], ["six", "seven", "eight", "nine"], "{text}");
+}
+
+#[test]
+fn a_batch_that_ends_with_a_whole_line_is_not_healed() {
+    let Bench { disk, mut journal, start, .. } = bench(u64::MAX);
+    disk.set_room("one\n".len());
+    journal.lines_at(&batch(&["one\n", "lost\n"]), start);
+    disk.set_room(usize::MAX);
+    journal.lines_at(&batch(&["three\n"]), start);
+    let text = disk.files().concat();
+    assert!(!text.contains("\n\n") && text.ends_with("\nthree\n") && text.lines().count() == 3, "{text}");
+}
+
+#[test]
+fn lines_written_together_keep_to_the_size_of_a_file() {
+    let Bench { disk, mut journal, start, .. } = bench(10);
+    journal.lines_at(&batch(&["1234\n", "6789\n", "x\n"]), start);
+    assert_eq!(disk.files(), ["1234\n6789\n", "x\n"]);
 }
