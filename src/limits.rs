@@ -155,6 +155,8 @@ pub const LOG_QUEUE: usize = 8192;
 /// Lines that wait for the console before further ones are not shown there: a terminal that is
 /// held up, or a pipe that nobody reads, never holds up the program.
 pub const LOG_CONSOLE_QUEUE: usize = 4096;
+/// Pause after lines were written, in which further ones gather.
+pub const LOG_GATHER: Duration = Duration::from_millis(5);
 /// How long the end of a program waits for the console to take the last lines.
 pub const LOG_CONSOLE_FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 /// Log files of one second, at most: `…_2`, `…_3` and so on.

@@ -14,6 +14,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuild
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::batch::{BATCH_MAX, Batch};
+use crate::limits::LOG_GATHER;
 
 /// Where the lines of a channel end. A line includes its line feed.
 pub(super) trait Sink: Send + 'static {
@@ -140,7 +141,12 @@ impl<S: Sink> Write for Outlet<S> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.write_batch();
+        if self.batch.len() > 0 {
+            self.write_batch();
+            // Whoever waits for the next line spins before it sleeps, and is woken for each one:
+            // under load that costs more than the lines. A pause lets them gather.
+            std::thread::sleep(LOG_GATHER);
+        }
         Ok(())
     }
 }
