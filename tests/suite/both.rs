@@ -103,15 +103,19 @@ fn a_server_that_is_killed_and_started_again_is_only_a_wait() {
     let site = Site::new();
     let data = bytes(7, 40 * MIB);
     site.file("file", &data);
-    let mut server = site.serve(&[]);
+    // A host of its own: its port does not become the source of another test's connection.
+    let on = |port: &str| {
+        site.launch_bare(&["--log-dir", "logs", "--state", "state", "--bind", "127.0.0.64", port, "root"])
+            .serve()
+    };
+    let mut server = on("0");
     let port = server.address.port().to_string();
     let place = Place::new();
     let client = place.fetch("file", server.address, &["--retries", "20", "--progress", "plain"]).start();
     client.await_stderr("10%");
     server.signal(rustix::process::Signal::KILL);
     server.wait_exit();
-    let again = ["--log-dir", "logs", "--state", "state", "--bind", "127.0.0.1", &port, "root"];
-    let _server = site.launch_bare(&again).serve();
+    let _server = on(&port);
     client.end().expect(0);
     assert!(place.read("client_downloads/file") == data);
 }

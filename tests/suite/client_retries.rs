@@ -12,9 +12,11 @@ use crate::scripted::{Scripted, answer, header, until_gone};
 
 const RETRIES: [&str; 2] = ["--retries", "6"];
 
-/// An address at which nobody listens for now.
+/// An address at which nobody listens for now. No other test uses its host, so the port does not
+/// become the source of somebody else's connection meanwhile.
 fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    let listener = TcpListener::bind("127.0.0.63:0").or_else(|_| TcpListener::bind("127.0.0.1:0"));
+    listener.unwrap().local_addr().unwrap()
 }
 
 #[test]
@@ -98,8 +100,8 @@ fn a_refusal_and_a_lie_are_final_at_once() {
 fn ctrl_c_ends_a_wait_at_once() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
         let place = Place::new();
-        let port = nobody().port().to_string();
-        let running = place.client(&["f", "127.0.0.1", &port, "--retry-delay", "100s"]).start();
+        let (ip, port) = (nobody().ip().to_string(), nobody().port().to_string());
+        let running = place.client(&["f", &ip, &port, "--retry-delay", "100s"]).start();
         running.await_stderr("retry 1 of 6");
         let began = Instant::now();
         running.signal(signal);
@@ -123,7 +125,7 @@ fn ctrl_c_ends_the_wait_for_an_answer() {
 #[test]
 fn a_client_started_60_s_before_its_server_succeeds() {
     let address = nobody();
-    let place = Place::new();
+    let place = Place::idle();
     let (ip, port) = (address.ip().to_string(), address.port().to_string());
     let began = Instant::now();
     let running = place.client(&["f", &ip, &port]).start();

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::serving::Share;
+
 /// How long anything that must happen may take, on a machine busy with other tests.
 pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 /// How often a condition that cannot be waited for is looked at.
@@ -47,15 +49,26 @@ pub(crate) fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 /// Folders for clients: `work`, in which they run, and one for their output.
 pub(crate) struct Place {
+    _share: Option<Share>,
     dir: TempDir,
     runs: AtomicU32,
 }
 
 impl Place {
     pub(crate) fn new() -> Self {
+        Self::with(Some(Share::shared()))
+    }
+
+    /// One for a client that does hardly anything for a long time: tests that need the machine to
+    /// themselves do not wait for it.
+    pub(crate) fn idle() -> Self {
+        Self::with(None)
+    }
+
+    fn with(share: Option<Share>) -> Self {
         let dir = tempfile::Builder::new().prefix("oneport-client-").tempdir().unwrap();
         fs::create_dir(dir.path().join("work")).unwrap();
-        Self { dir, runs: AtomicU32::new(0) }
+        Self { _share: share, dir, runs: AtomicU32::new(0) }
     }
 
     /// A path in the working folder.

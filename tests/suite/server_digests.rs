@@ -164,7 +164,8 @@ fn a_digest_of_a_file_that_was_just_changed_is_not_remembered() {
     }
     let (again, second) = cost_of(&server, "young");
     assert_eq!(md5, again);
-    assert!(second * 2 >= first, "{first} ticks, then {second}: it was remembered");
+    // A remembered digest costs next to nothing; the same work may cost twice on a busy machine.
+    assert!(second * 4 > first, "{first} ticks, then {second}: it was remembered");
 }
 
 /// A site that has a catalog and one file; that file's bytes.

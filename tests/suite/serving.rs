@@ -71,7 +71,7 @@ thread_local! {
 }
 
 /// A test's hold on the machine.
-enum Share {
+pub(crate) enum Share {
     /// Beside others. Nothing where another site of the same test holds it.
     Shared { guard: Option<RwLockReadGuard<'static, ()>> },
     /// Alone.
@@ -79,7 +79,8 @@ enum Share {
 }
 
 impl Share {
-    fn shared() -> Self {
+    /// Beside others.
+    pub(crate) fn shared() -> Self {
         let is_first = !HAS_SHARE.replace(true);
         Self::Shared { guard: is_first.then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner)) }
     }
