@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use crate::harness::{Place, bytes, skip};
+use crate::harness::{Place, bytes};
+use crate::machine::skipped;
 use crate::original::{Files, Original};
 use crate::scripted::{Scripted, answer, header, until_gone};
 
@@ -269,7 +270,7 @@ fn a_run_ends_when_there_is_no_server_for_any_file() {
 #[test]
 fn ipv6_addresses_are_understood_in_every_form() {
     let Ok(listener) = TcpListener::bind("[::1]:0") else {
-        return skip("ipv6_addresses_are_understood_in_every_form", "there is no IPv6 here");
+        return skipped("ipv6_addresses_are_understood_in_every_form", "there is no IPv6 here");
     };
     let port = listener.local_addr().unwrap().port();
     let _server =

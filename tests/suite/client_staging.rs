@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Place, await_for, bytes, skip};
+use crate::harness::{Place, await_for, bytes};
+use crate::machine::skipped;
 use crate::scripted::{Scripted, answer, until_gone};
 
 /// Sends half of the file and then nothing.
@@ -155,7 +156,7 @@ fn on_small_disk(place: &Place, test: &str) -> Option<Vec<std::ffi::OsString>> {
         .output()
         .is_ok_and(|output| output.status.success());
     if !allowed {
-        skip(test, "a disk cannot be mounted here (unshare -rm, mount)");
+        skipped(test, "a disk cannot be mounted here (unshare -rm, mount)");
         return None;
     }
     let script = format!("{mount} && \"$@\"; code=$?; ls -A small >small.ls; exit $code");
@@ -200,7 +201,7 @@ fn a_working_folder_that_cannot_be_written_only_costs_the_log() {
         .output()
         .is_ok_and(|output| output.status.success());
     if !allowed {
-        return skip(test, "a folder cannot be made read-only here (unshare -rm, mount)");
+        return skipped(test, "a folder cannot be made read-only here (unshare -rm, mount)");
     }
     let program: Vec<&OsStr> =
         words.iter().copied().chain([env!("CARGO_BIN_EXE_client")]).map(OsStr::new).collect();
@@ -234,7 +235,7 @@ fn folders_made_for_a_file_that_does_not_come_go_again_and_others_stay() {
 #[test]
 fn a_full_device_is_a_failure_and_says_so() {
     if !std::path::Path::new("/dev/full").exists() {
-        return skip("a_full_device_is_a_failure_and_says_so", "there is no /dev/full");
+        return skipped("a_full_device_is_a_failure_and_says_so", "there is no /dev/full");
     }
     let server = Scripted::serving(b"data");
     let place = Place::new();

@@ -4,39 +4,24 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::serving::Share;
+use crate::machine::{Share, poll};
 
 /// How long anything that must happen may take, on a machine busy with other tests.
 pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
-/// How often a condition that cannot be waited for is looked at.
-const POLL: Duration = Duration::from_millis(3);
 
 /// Waits until `look` finds something; fails with `what` when that takes too long.
-pub(crate) fn await_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + CLIENT_PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "not within {CLIENT_PATIENCE:?}: {what}");
-        std::thread::sleep(POLL);
-    }
-}
-
-/// Says that this machine lacks what a test needs, past the capture of the test runner.
-pub(crate) fn skip(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+pub(crate) fn await_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    poll(CLIENT_PATIENCE, look).unwrap_or_else(|| panic!("not within {CLIENT_PATIENCE:?}: {what}"))
 }
 
 /// Bytes that look like nothing, the same ones for the same seed.

@@ -22,6 +22,7 @@ mod client_staging;
 mod client_views;
 mod harness;
 mod layers;
+mod machine;
 mod original;
 mod raw;
 mod scripted;

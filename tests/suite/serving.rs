@@ -2,51 +2,28 @@
 //! of it from outside. Every wait has a deadline; a failed test prints the command, the folder and
 //! all output; a server never outlives its test.
 
-use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
 use tempfile::TempDir;
 
-/// How long anything that must happen may take, on a machine busy with other tests.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-/// How often a condition that cannot be waited for is looked at.
-const POLL: Duration = Duration::from_millis(5);
+use crate::machine::Share;
+pub(crate) use crate::machine::{PATIENCE, poll, skipped, wait_for};
+
 /// Descriptors that the catalog opens for good once it has something to note.
 pub(crate) const CATALOG_DESCRIPTORS: usize = 4;
 /// Most lines of each output that a failed test prints.
 const OUTPUT_SHOWN: usize = 40;
 
-/// Waits until `look` finds something; fails with `what` once [`PATIENCE`] is over.
-pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    poll(PATIENCE, look).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
-}
-
-/// Looks until something is found or the time is over.
-pub(crate) fn poll<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        if let Some(found) = look() {
-            return Some(found);
-        }
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::sleep(POLL);
-    }
-}
-
-/// Waits until a file's times are so old that its digest may be remembered (design.md: 2 s).
+/// Waits until a file's times are so old that its digest may be remembered (2 s).
 pub(crate) fn wait_settled(path: &Path) {
     const SETTLED: Duration = Duration::from_millis(2100);
     let data = fs::metadata(path).unwrap();
@@ -55,48 +32,6 @@ pub(crate) fn wait_settled(path: &Path) {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         (changed + SETTLED <= now).then_some(())
     });
-}
-
-/// Says that this machine lacks what a test needs, past the capture of the test runner.
-pub(crate) fn skipped(test: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
-}
-
-/// The machine: most tests share it; one that measures time has it to itself.
-static MACHINE: RwLock<()> = RwLock::new(());
-
-thread_local! {
-    /// Whether this thread has its share of the machine already: asking twice could wait for ever.
-    static HAS_SHARE: Cell<bool> = const { Cell::new(false) };
-}
-
-/// A test's hold on the machine.
-pub(crate) enum Share {
-    /// Beside others. Nothing where another site of the same test holds it.
-    Shared { guard: Option<RwLockReadGuard<'static, ()>> },
-    /// Alone.
-    Alone { _guard: RwLockWriteGuard<'static, ()> },
-}
-
-impl Share {
-    /// Beside others.
-    pub(crate) fn shared() -> Self {
-        let is_first = !HAS_SHARE.replace(true);
-        Self::Shared { guard: is_first.then(|| MACHINE.read().unwrap_or_else(PoisonError::into_inner)) }
-    }
-
-    fn alone() -> Self {
-        assert!(!HAS_SHARE.replace(true), "whoever shares the machine cannot have it alone");
-        Self::Alone { _guard: MACHINE.write().unwrap_or_else(PoisonError::into_inner) }
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        if !matches!(self, Self::Shared { guard: None }) {
-            HAS_SHARE.set(false);
-        }
-    }
 }
 
 /// A temporary folder in which servers run: `root` is served, `logs` and `state` are theirs.
