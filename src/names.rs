@@ -19,6 +19,13 @@ pub const HELLO_PREFIX: &[u8] = b"?oneport/";
 
 /// A relative name of one file: one or more components joined by `/`, none of them empty, `.` or
 /// `..`, none of them reserved. A name is bytes; a dialect that carries text asks [`Self::as_text`].
+///
+/// ```
+/// use oneport::names::FileName;
+///
+/// assert!(FileName::parse(b"reports/2026.pdf").is_ok());
+/// assert!(FileName::parse(b"reports/../../etc/passwd").is_err());
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileName(Box<[u8]>);
 

@@ -36,6 +36,19 @@ pub enum Request {
 }
 
 /// The server's side of the request: decodes it. The client's: encodes it, in one piece.
+///
+/// ```
+/// use bytes::BytesMut;
+/// use oneport::codec::v1::{Request, RequestCodec};
+/// use tokio_util::codec::{Decoder, Encoder};
+///
+/// let mut wire = BytesMut::new();
+/// RequestCodec::default().encode(b"file.txt".as_slice(), &mut wire)?;
+/// assert_eq!(wire, b"\0\0\0\x08file.txt"[..]);
+/// let request = RequestCodec::default().decode(&mut wire)?;
+/// assert_eq!(request, Some(Request::Name("file.txt".into())));
+/// # Ok::<(), oneport::codec::WireError>(())
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct RequestCodec {
     name_len: Option<u32>,
