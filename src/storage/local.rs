@@ -193,7 +193,6 @@ impl<'a> Walk<'a> {
 const LEADS_OUT: OpenError = OpenError::Refused("a symbolic link leads out of the served folder");
 
 /// One step; `AGAIN` if it would have to wait and must not.
-#[cfg(target_os = "linux")]
 fn open<P: rustix::path::Arg>(
     from: impl AsFd,
     name: P,
@@ -202,28 +201,23 @@ fn open<P: rustix::path::Arg>(
 ) -> Result<OwnedFd, Errno> {
     match patience {
         Patience::Waits => openat(from, name, flags, Mode::empty()),
-        Patience::Never => {
-            let told = openat2(from, name, flags, Mode::empty(), ResolveFlags::CACHED);
-            // Old kernels and some sandboxes do not know the call.
-            told.map_err(|error| {
-                if matches!(error, Errno::NOSYS | Errno::INVAL | Errno::PERM) { Errno::AGAIN } else { error }
-            })
-        }
+        Patience::Never => open_cached(from, name, flags),
     }
 }
 
-/// One step; `AGAIN` if it would have to wait and must not.
+#[cfg(target_os = "linux")]
+fn open_cached<P: rustix::path::Arg>(from: impl AsFd, name: P, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let told = openat2(from, name, flags, Mode::empty(), ResolveFlags::CACHED);
+    // Old kernels and some sandboxes do not know the call.
+    told.map_err(|error| {
+        if matches!(error, Errno::NOSYS | Errno::INVAL | Errno::PERM) { Errno::AGAIN } else { error }
+    })
+}
+
+/// Elsewhere there is no way to tell without waiting.
 #[cfg(not(target_os = "linux"))]
-fn open<P: rustix::path::Arg>(
-    from: impl AsFd,
-    name: P,
-    flags: OFlags,
-    patience: Patience,
-) -> Result<OwnedFd, Errno> {
-    match patience {
-        Patience::Waits => openat(from, name, flags, Mode::empty()),
-        Patience::Never => Err(Errno::AGAIN),
-    }
+fn open_cached<P: rustix::path::Arg>(_: impl AsFd, _: P, _: OFlags) -> Result<OwnedFd, Errno> {
+    Err(Errno::AGAIN)
 }
 
 fn open_error(error: Errno) -> OpenError {
