@@ -11,7 +11,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, storage, staged, fileops
-//! L1 words     codec, digest, error, limits, names, progress, sniff, text, units
+//! L1 words     codec, digest, error, limits, names, progress, sniff, text, tree, units
 //! ```
 
 pub mod app;
@@ -32,4 +32,5 @@ pub mod sniff;
 pub mod staged;
 pub mod storage;
 pub mod text;
+pub mod tree;
 pub mod units;
