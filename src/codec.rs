@@ -1,10 +1,15 @@
-//! The wire formats, each in a file of its own: [`v1`].
+//! The wire formats, each in a file of its own: [`v1`] and [`v2`].
 //!
 //! A decoder is a small state machine that is fed whatever has arrived and says `None` while that
 //! is too little. It checks a length against its bound before it reserves anything. It never reads,
 //! waits or knows the time. `docs/protocol.md` is the specification; its examples are the tests'.
 
+use crate::tree::ProofError;
+
 pub mod v1;
+pub mod v2;
+#[cfg(test)]
+mod vectors;
 
 /// What a peer can do wrong on the wire. No variant carries text of the peer unescaped.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,24 @@ pub enum WireError {
     /// The connection ended in the middle of a message.
     #[error("the connection ended in the middle of a message")]
     Truncated,
+    /// A frame longer or shorter than any may be.
+    #[error("a frame of {0} bytes is announced, which none may have")]
+    FrameLength(u32),
+    /// A frame of a kind that has to be known and is not.
+    #[error("a frame is of the unknown kind {0:#04x}")]
+    Kind(u8),
+    /// A frame whose fields do not fit together.
+    #[error("{0}")]
+    Frame(&'static str),
+    /// A frame where it has no place.
+    #[error("{0}")]
+    Order(&'static str),
+    /// A welcome that cannot be read.
+    #[error("the server's welcome cannot be read: {0}")]
+    Hello(v2::HelloError),
+    /// Values that prove nothing.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
     /// The connection itself failed. Decoders make no such error; the trait that they implement
     /// wants the conversion.
     #[error(transparent)]

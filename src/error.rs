@@ -19,6 +19,8 @@ pub enum Code {
     Connect,
     /// The connection broke before the end.
     Lost,
+    /// The peer lacks something that was asked for.
+    Unsupported,
     /// The peer does not speak the protocol.
     Protocol,
     /// The disk is too full.
@@ -43,13 +45,14 @@ pub enum Code {
 
 impl Code {
     /// All kinds, by exit status.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Other,
         Self::Usage,
         Self::NotFound,
         Self::NotAllowed,
         Self::Connect,
         Self::Lost,
+        Self::Unsupported,
         Self::Protocol,
         Self::NoSpace,
         Self::Limit,
@@ -72,6 +75,7 @@ impl Code {
             Self::NotAllowed => 4,
             Self::Connect => 5,
             Self::Lost => 6,
+            Self::Unsupported => 7,
             Self::Protocol => 8,
             Self::NoSpace => 9,
             Self::Limit => 10,
@@ -95,6 +99,7 @@ impl Code {
             Self::NotAllowed => "not-allowed",
             Self::Connect => "cannot-connect",
             Self::Lost => "connection-lost",
+            Self::Unsupported => "unsupported",
             Self::Protocol => "protocol",
             Self::NoSpace => "no-space",
             Self::Limit => "limit",
@@ -118,6 +123,7 @@ impl Code {
             Self::NotAllowed => "not allowed",
             Self::Connect => "cannot connect (server: cannot listen)",
             Self::Lost => "connection lost",
+            Self::Unsupported => "the peer lacks what was asked for",
             Self::Protocol => "the peer does not speak the protocol",
             Self::NoSpace => "no space left on the disk",
             Self::Limit => "a limit was reached",

@@ -69,6 +69,18 @@ pub const V1_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// counts anew after `OK`, so a file whose digest takes nearly twice that can still be fetched.
 pub const V1_OK_PATIENCE: Duration = Duration::from_secs(8);
 
+/// Requests in flight on one connection of version 2.
+pub const V2_REQUESTS_MAX: u32 = 64;
+
+/// Bytes of data that may be under way for one request of version 2, unless the client says otherwise.
+pub const V2_WINDOW: u64 = 16 << 20;
+
+/// Longest time in which a server of version 2 says nothing about a request that it works on.
+pub const V2_WAIT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Blocks of a file whose values are computed before they are sent, while its root is not known.
+pub const V2_VALUES_AHEAD: u64 = 2;
+
 /// Time a peer has for its full request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 

@@ -1,0 +1,314 @@
+//! The vectors of `docs/protocol.md` at every split, round trips, and lengths that lie.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::codec::v1::{Request, RequestCodec};
+use crate::codec::vectors::{SPECIFICATION, vector};
+use crate::tree::{BLOCK_LEN, BlockHash, Root, Value, block_count};
+use tokio_util::codec::{Decoder, Encoder};
+
+fn bytes<const N: usize>(first: u8) -> [u8; N] {
+    std::array::from_fn(|index| first + u8::try_from(index).unwrap())
+}
+
+fn whole() -> ClientFrame {
+    ClientFrame::Get(1, Get { name: "x".into(), ..Get::default() })
+}
+
+fn client(frame: &ClientFrame) -> BytesMut {
+    let mut wire = BytesMut::new();
+    frame.encode(&mut wire).unwrap();
+    wire
+}
+
+/// Decodes `bytes` whole, byte by byte, and split in two at every place, and asserts the frames.
+fn at_every_split<F: PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+    decode: impl Fn(&mut BytesMut) -> Result<Option<F>, WireError>,
+    frames: &[F],
+) {
+    let mut ways: Vec<Vec<&[u8]>> = vec![vec![bytes], bytes.chunks(1).collect()];
+    ways.extend((0..=bytes.len()).map(|at| vec![&bytes[..at], &bytes[at..]]));
+    for way in ways {
+        let (mut buffer, mut seen) = (BytesMut::new(), Vec::new());
+        for piece in &way {
+            buffer.extend_from_slice(piece);
+            while let Some(frame) = decode(&mut buffer).unwrap() {
+                seen.push(frame);
+            }
+        }
+        assert_eq!(seen, frames, "split as {way:?}");
+        assert!(buffer.is_empty(), "split as {way:?}");
+    }
+}
+
+/// Decodes server frames and takes the data behind each head.
+fn with_data(buffer: &mut BytesMut) -> Result<Option<(ServerFrame, Bytes)>, WireError> {
+    let mut ahead = buffer.clone();
+    let Some(frame) = ServerFrame::decode(&mut ahead)? else { return Ok(None) };
+    let len = match frame {
+        ServerFrame::Data { len, .. } => usize::try_from(len).unwrap(),
+        _ => 0,
+    };
+    if ahead.len() < len {
+        return Ok(None);
+    }
+    let data = ahead.split_to(len).freeze();
+    *buffer = ahead;
+    Ok(Some((frame, data)))
+}
+
+#[test]
+fn the_hello_of_the_specification_is_a_request_of_version_1() {
+    let hello = Hello { first: Some(whole()), ..Hello::default() };
+    let (name, has_first) = hello.to_name();
+    assert!(has_first);
+    let mut wire = BytesMut::new();
+    RequestCodec::default().encode(&name, &mut wire).unwrap();
+    assert_eq!(wire, vector("hello"), "{wire:02x?}");
+    let Some(Request::Name(said)) = RequestCodec::default().decode(&mut wire).unwrap() else { panic!() };
+    assert_eq!(Hello::parse(&said), Ok(hello));
+}
+
+#[test]
+fn requests_are_as_specified_at_every_split() {
+    let range = Get {
+        proven: true,
+        name: "x".into(),
+        transfer: bytes(0x01),
+        have: BLOCK_LEN,
+        token: bytes(0x11),
+        ranges: vec![ByteRange { offset: BLOCK_LEN, len: 1 }],
+        ..Get::default()
+    };
+    let cases = [
+        ("stat", ClientFrame::Stat(1, Stat { root: true, name: "x".into() })),
+        ("get", whole()),
+        ("get-range", ClientFrame::Get(2, range)),
+    ];
+    for (label, frame) in cases {
+        assert_eq!(client(&frame), vector(label), "{label}: {:02x?}", client(&frame));
+        at_every_split(&vector(label), ClientFrame::decode, &[frame]);
+    }
+}
+
+#[test]
+fn an_answer_is_as_specified_at_every_split() {
+    let root = Some(Root::of(b"hello"));
+    let file = File { size: 5, modified: (1_700_000_000, 0), mode: 0o644, token: bytes(0x11), root };
+    let frames = [
+        (ServerFrame::Welcome(Welcome::default()), Bytes::new()),
+        (ServerFrame::File(1, file), Bytes::new()),
+        (ServerFrame::Data { request: 1, offset: 0, len: 5 }, "hello".into()),
+        (ServerFrame::End(1, root), Bytes::new()),
+    ];
+    let mut wire = BytesMut::new();
+    for (frame, data) in &frames {
+        frame.encode(&mut wire);
+        wire.extend_from_slice(data);
+    }
+    assert_eq!(wire, vector("answer-2"), "{wire:02x?}");
+    at_every_split(&wire, with_data, &frames);
+
+    let error = ServerFrame::Error(1, Code::NotFound.into(), "no such file".into());
+    let mut wire = BytesMut::new();
+    error.encode(&mut wire);
+    assert_eq!(wire, vector("error"), "{wire:02x?}");
+    at_every_split(&wire, ServerFrame::decode, &[error]);
+}
+
+#[test]
+fn the_roots_and_values_of_the_specification_hold() {
+    let content = |size: u64| (0..size).map(|at| u8::try_from(at % 251).unwrap()).collect::<Vec<_>>();
+    const MIB: u64 = BLOCK_LEN;
+    for size in [0, 1, 1023, 1024, 1025, MIB - 1, MIB, MIB + 1, 2 * MIB, 3 * MIB, 3 * MIB + 1, 5 * MIB + 17] {
+        let row = format!("| {size} | {} | `{}` |", block_count(size), Root::of(&content(size)));
+        assert!(SPECIFICATION.contains(&row), "{row}");
+    }
+    let bytes = content(MIB + 1);
+    let split = usize::try_from(MIB).unwrap();
+    for (index, block) in [(0, &bytes[..split]), (1, &bytes[split..])] {
+        let BlockHash::Among(value) = BlockHash::of(MIB + 1, index, block) else { panic!() };
+        let hex = Root::from_bytes(*value.as_bytes());
+        assert!(SPECIFICATION.contains(&format!("`{hex}`")), "value of block {index}: {hex}");
+    }
+}
+
+#[test]
+fn values_come_in_pairs_or_single_and_never_in_other_numbers() {
+    let value = |byte| Value::from_bytes([byte; 32]);
+    let pairs = ServerFrame::Values(3, Values::Pairs(vec![(value(1), value(2)), (value(3), value(4))]));
+    let single = ServerFrame::Values(3, Values::Single(value(9)));
+    for frame in [pairs, single] {
+        let mut wire = BytesMut::new();
+        frame.encode(&mut wire);
+        at_every_split(&wire, ServerFrame::decode, &[frame]);
+    }
+    for (form, count) in [(0, 0), (0, 32), (0, 65 * 64), (0, 63), (1, 31), (2, 64)] {
+        let mut wire = BytesMut::new();
+        put_frame(0x43, 1, &mut wire, |dst| {
+            dst.put_u8(form);
+            dst.put_bytes(7, count);
+        });
+        assert!(ServerFrame::decode(&mut wire).is_err(), "form {form}, {count} bytes");
+    }
+}
+
+#[test]
+fn a_length_that_lies_is_refused_before_anything_is_reserved() {
+    for length in [0_u32, 4, 16_385, u32::MAX] {
+        let mut wire = BytesMut::from(&length.to_be_bytes()[..]);
+        assert!(
+            matches!(ClientFrame::decode(&mut wire), Err(WireError::FrameLength(said)) if said == length)
+        );
+        assert!(wire.capacity() <= 64);
+    }
+    for length in [4_u32, 262_158, u32::MAX] {
+        let mut wire = BytesMut::from(&length.to_be_bytes()[..]);
+        assert!(ServerFrame::decode(&mut wire).is_err(), "{length}");
+    }
+    let mut wire = BytesMut::from(&[0, 0, 0, 13, 0x44, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0][..]);
+    assert!(ServerFrame::decode(&mut wire).is_err(), "a data frame without data");
+}
+
+#[test]
+fn ranges_that_are_empty_overlap_or_go_back_are_refused() {
+    let refused = |ranges: &[(u64, u64)]| {
+        let ranges = ranges.iter().map(|&(offset, len)| ByteRange { offset, len }).collect();
+        let mut wire = client(&ClientFrame::Get(1, Get { name: "x".into(), ranges, ..Get::default() }));
+        ClientFrame::decode(&mut wire).is_err()
+    };
+    assert!(!refused(&[(0, 10), (10, 5), (100, i64::MAX as u64 - 100)]));
+    for ranges in [
+        &[(0, 0)][..],
+        &[(0, 10), (9, 1)],
+        &[(10, 1), (0, 1)],
+        &[(u64::MAX, 1)],
+        &[(1, u64::MAX)],
+        &[(1 << 63, 1)],
+    ] {
+        assert!(refused(ranges), "{ranges:?}");
+    }
+    let too_many = Get { ranges: vec![ByteRange { offset: 0, len: 1 }; RANGES_MAX + 1], ..Get::default() };
+    assert!(ClientFrame::Get(1, too_many).encode(&mut BytesMut::new()).is_err());
+}
+
+#[test]
+fn ranges_are_widened_to_blocks_and_cut_at_the_end() {
+    let blocks = |size, ranges: &[(u64, u64)]| {
+        let ranges = ranges.iter().map(|&(offset, len)| ByteRange { offset, len }).collect();
+        let set = Get { ranges, ..Get::default() }.blocks(size);
+        set.map(|set| set.runs().iter().map(|run| (run.start, run.end)).collect::<Vec<_>>()).map_err(|_| ())
+    };
+    assert_eq!(blocks(0, &[]), Ok(vec![(0, 1)]));
+    assert_eq!(blocks(0, &[(0, 5)]), Ok(vec![(0, 1)]));
+    assert_eq!(blocks(0, &[(1, 5)]), Err(()));
+    assert_eq!(blocks(5, &[(4, 1 << 40)]), Ok(vec![(0, 1)]));
+    assert_eq!(blocks(5, &[(5, 1)]), Err(()));
+    let size = 5 * BLOCK_LEN + 17;
+    assert_eq!(blocks(size, &[(BLOCK_LEN - 1, 2), (3 * BLOCK_LEN, 1)]), Ok(vec![(0, 2), (3, 4)]));
+    assert_eq!(blocks(size, &[(0, 1), (1, 1), (5 * BLOCK_LEN, 100)]), Ok(vec![(0, 1), (5, 6)]));
+    let range = ByteRange::of_blocks(&(4..6), size);
+    assert_eq!((range.offset, range.len), (4 * BLOCK_LEN, BLOCK_LEN + 17));
+    assert_eq!(ByteRange::of_blocks(&(0..1), 0), ByteRange { offset: 0, len: 1 });
+}
+
+#[test]
+fn what_later_versions_add_is_skipped_and_what_must_be_known_is_not() {
+    let mut wire = BytesMut::new();
+    put_frame(0x80, 7, &mut wire, |dst| dst.put_slice(b"of the future"));
+    assert_eq!(ClientFrame::decode(&mut wire.clone()).unwrap(), Some(ClientFrame::Unknown));
+    assert_eq!(ServerFrame::decode(&mut wire).unwrap(), Some(ServerFrame::Unknown));
+    let mut wire = BytesMut::new();
+    put_frame(0x7f, 7, &mut wire, |_| {});
+    assert!(matches!(ClientFrame::decode(&mut wire.clone()), Err(WireError::Kind(0x7f))));
+    assert!(matches!(ServerFrame::decode(&mut wire), Err(WireError::Kind(0x7f))));
+    let mut wire = BytesMut::new();
+    put_frame(0x05, 7, &mut wire, |dst| dst.put_slice(b"12345678 and more"));
+    assert_eq!(ClientFrame::decode(&mut wire).unwrap(), Some(ClientFrame::Ping(7, *b"12345678")));
+    let hello = Hello::parse(b"?oneport/2?minor=9&colour=blue&window=5").unwrap();
+    assert_eq!((hello.minor, hello.window), (9, 5));
+}
+
+#[test]
+fn a_hello_that_cannot_be_read_is_refused_for_its_own_reason() {
+    let long = format!("?oneport/2?may={}", "x".repeat(1020));
+    let cases: [(&[u8], HelloError); 13] = [
+        (b"?oneport/3?minor=0", HelloError::Version),
+        (b"?oneport/2", HelloError::Version),
+        (long.as_bytes(), HelloError::TooLong),
+        (b"?oneport/2?minor", HelloError::Fields),
+        (b"?oneport/2?minor=0&", HelloError::Fields),
+        (b"?oneport/2?minor=0&minor=0", HelloError::Fields),
+        (b"?oneport/2?Minor=0", HelloError::Fields),
+        (b"?oneport/2?may=\xff", HelloError::Fields),
+        (b"?oneport/2?minor=-1", HelloError::Value),
+        (b"?oneport/2?minor=99999999999", HelloError::Value),
+        (b"?oneport/2?window=4611686018427387905", HelloError::Value),
+        (b"?oneport/2?need=a,,b", HelloError::Value),
+        (b"?oneport/2?first=0200", HelloError::Value),
+    ];
+    for (name, error) in cases {
+        assert_eq!(Hello::parse(name), Err(error), "{}", crate::text::shown(name));
+    }
+    assert_eq!(Hello::parse(b"?oneport/2?"), Ok(Hello::default()));
+}
+
+#[test]
+fn a_first_request_that_does_not_fit_is_left_out() {
+    let first = |len: usize| {
+        let get = Get { name: vec![b'n'; len].into(), ..Get::default() };
+        Hello { first: Some(ClientFrame::Get(1, get)), ..Hello::default() }.to_name()
+    };
+    assert!(first(400).1);
+    let (name, has_first) = first(600);
+    assert!(!has_first && name.len() < 50);
+    assert!(!first(5000).1);
+}
+
+#[test]
+fn codes_are_the_exit_statuses() {
+    for code in Code::ALL {
+        assert_eq!(ErrorCode::from(code).kind(), code);
+    }
+    assert_eq!(ErrorCode(999).kind(), Code::Other);
+}
+
+fn any_get() -> impl Strategy<Value = Get> {
+    (
+        any::<bool>(),
+        any::<bool>(),
+        proptest::collection::vec(any::<u8>(), 0..50),
+        any::<[u8; 16]>(),
+        any::<u64>(),
+    )
+        .prop_map(|(proven, values_only, name, transfer, have)| Get {
+            proven,
+            values_only,
+            name: name.into(),
+            transfer,
+            have,
+            ..Get::default()
+        })
+}
+
+proptest! {
+    #[test]
+    fn requests_come_back_as_they_went(id in any::<u32>(), get in any_get(), root in any::<bool>()) {
+        let stat = Stat { root, name: get.name.clone() };
+        for frame in [ClientFrame::Stat(id, stat), ClientFrame::Get(id, get), ClientFrame::Cancel(id)] {
+            prop_assert_eq!(ClientFrame::decode(&mut client(&frame)).unwrap(), Some(frame));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = ClientFrame::decode(&mut BytesMut::from(&bytes[..]));
+        let _ = ServerFrame::decode(&mut BytesMut::from(&bytes[..]));
+        let mut hello = b"?oneport/2?".to_vec();
+        hello.extend(&bytes);
+        let _ = Hello::parse(&hello);
+        let _ = ClientFrame::decode_bare(bytes.into());
+    }
+}
