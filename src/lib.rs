@@ -11,7 +11,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, storage, staged, fileops
-//! L1 words     codec, digest, error, limits, names, progress, sniff, text, tree, units
+//! L1 words     codec, digest, error, exchange, limits, names, progress, sniff, text, tree, units
 //! ```
 
 pub mod app;
@@ -21,6 +21,7 @@ pub mod codec;
 pub mod config;
 pub mod digest;
 pub mod error;
+pub mod exchange;
 mod fileops;
 pub mod limits;
 pub mod logging;

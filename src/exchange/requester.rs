@@ -1,0 +1,289 @@
+//! The client's end: which answers are due, and whether what arrives is what it has to be.
+//!
+//! It checks the order of everything, proves what can be proven, and tells the outside where the
+//! bytes behind each head belong. It holds no bytes of a file.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::codec::WireError;
+use crate::codec::v2::{ClientFrame, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Values, Welcome};
+use crate::tree::{BlockHash, HASH_LEN, Need, ProofError, Root, Verifier, block_span};
+
+/// What a frame of the server means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Heard {
+    /// The server speaks this version.
+    Welcome(Welcome),
+    /// What the file of a request is. It ends a STAT.
+    File(RequestId, File),
+    /// The head of some bytes, which follow.
+    Data(Data),
+    /// All of it has arrived. `values` holds what was asked for with
+    /// [`Get::values_only`]: the value of each block (or the root, of a sole one).
+    End {
+        /// The request.
+        request: RequestId,
+        /// The file's root, if it is known by now.
+        root: Option<Root>,
+        /// Values of blocks.
+        values: Vec<(u64, [u8; HASH_LEN])>,
+    },
+    /// The request has failed; number 0 stands for the whole connection.
+    Failed(RequestId, ErrorCode, Bytes),
+    /// The answer to a PING.
+    Pong(RequestId, [u8; 8]),
+    /// Something that needs no action.
+    Nothing,
+}
+
+/// Where the bytes behind a head belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Data {
+    /// The request.
+    pub request: RequestId,
+    /// Their place in the file.
+    pub offset: u64,
+    /// How many there are.
+    pub len: u64,
+    /// The block that they belong to; none if nobody wants them any more.
+    pub block: Option<u64>,
+    /// They end the block: [`Requester::check`] has to be asked next about this request.
+    pub ends_block: bool,
+}
+
+/// The client's end of a connection.
+#[derive(Debug)]
+pub struct Requester {
+    last: RequestId,
+    is_welcome: bool,
+    requests: BTreeMap<RequestId, Due>,
+}
+
+#[derive(Debug)]
+enum Due {
+    Stat,
+    /// FILE has not come yet.
+    Get(Get),
+    Arriving(Box<Arriving>),
+    /// Not wanted any more; what still comes is passed over.
+    Cancelled,
+}
+
+#[derive(Debug)]
+struct Arriving {
+    verifier: Verifier,
+    size: u64,
+    values_only: bool,
+    values: Vec<(u64, [u8; HASH_LEN])>,
+    /// The block whose bytes are arriving, and what is still missing of it.
+    block: Option<(u64, Range<u64>)>,
+}
+
+impl Default for Requester {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Requester {
+    /// A connection on which nothing has been said.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { last: 0, is_welcome: false, requests: BTreeMap::new() }
+    }
+
+    /// Asks what a file is; the frame is to be sent.
+    pub fn stat(&mut self, stat: Stat) -> ClientFrame {
+        let request = self.begin(Due::Stat);
+        ClientFrame::Stat(request, stat)
+    }
+
+    /// Asks for a file or parts of it; the frame is to be sent.
+    pub fn get(&mut self, get: Get) -> ClientFrame {
+        let request = self.begin(Due::Get(get.clone()));
+        ClientFrame::Get(request, get)
+    }
+
+    /// Gives a request up; the frame is to be sent, if there is one.
+    pub fn cancel(&mut self, request: RequestId) -> Option<ClientFrame> {
+        let due = self.requests.get_mut(&request)?;
+        *due = Due::Cancelled;
+        Some(ClientFrame::Cancel(request))
+    }
+
+    fn begin(&mut self, due: Due) -> RequestId {
+        // After four billion requests the server refuses further ones.
+        self.last = self.last.saturating_add(1);
+        self.requests.insert(self.last, due);
+        self.last
+    }
+
+    /// The number of the newest request.
+    #[must_use]
+    pub fn last(&self) -> RequestId {
+        self.last
+    }
+
+    /// How many requests have not ended.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Takes one frame off the beginning of `src`, of DATA only its head, and says what it means; `None`
+    /// while it is not there.
+    ///
+    /// # Errors
+    /// [`WireError`] if the server violates the protocol; nothing more can be made of the connection.
+    pub fn hear(&mut self, src: &mut BytesMut) -> Result<Option<Heard>, WireError> {
+        ServerFrame::decode(src)?.map(|frame| self.handle(frame)).transpose()
+    }
+
+    /// What a frame means; as [`Self::hear`].
+    ///
+    /// # Errors
+    /// As [`Self::hear`].
+    pub fn handle(&mut self, frame: ServerFrame) -> Result<Heard, WireError> {
+        if !self.is_welcome && !matches!(frame, ServerFrame::Welcome(_) | ServerFrame::Error(0, ..)) {
+            return Err(WireError::Order("the first frame is no welcome"));
+        }
+        match frame {
+            ServerFrame::Welcome(_) if self.is_welcome => Err(WireError::Order("a second welcome came")),
+            ServerFrame::Welcome(welcome) => {
+                self.is_welcome = true;
+                Ok(Heard::Welcome(welcome))
+            }
+            ServerFrame::File(request, file) => self.file(request, file),
+            ServerFrame::Values(request, values) => self.values(request, values),
+            ServerFrame::Data { request, offset, len } => self.data(request, offset, len).map(Heard::Data),
+            ServerFrame::End(request, root) => self.end(request, root),
+            ServerFrame::Error(0, code, text) => Ok(Heard::Failed(0, code, text)),
+            ServerFrame::Error(request, code, text) => {
+                self.requests.remove(&request).ok_or(UNKNOWN)?;
+                Ok(Heard::Failed(request, code, text))
+            }
+            ServerFrame::Pong(request, bytes) => Ok(Heard::Pong(request, bytes)),
+            ServerFrame::Wait(request) => {
+                self.requests.get(&request).ok_or(UNKNOWN)?;
+                Ok(Heard::Nothing)
+            }
+            ServerFrame::Unknown => Ok(Heard::Nothing),
+        }
+    }
+
+    fn file(&mut self, request: RequestId, file: File) -> Result<Heard, WireError> {
+        let due = self.requests.get_mut(&request).ok_or(UNKNOWN)?;
+        match due {
+            Due::Stat => drop(self.requests.remove(&request)),
+            Due::Get(get) => {
+                let out_of = |_| WireError::Order("a file is sent that has not what was asked for");
+                let wanted = get.blocks(file.size).map_err(out_of)?;
+                if file.root.is_none() && (get.proven || get.values_only) {
+                    return Err(WireError::Order("the root is missing that was asked for"));
+                }
+                let mut verifier = Verifier::new(file.size, wanted, file.root);
+                if file.size == 0 {
+                    // There will be no data to check.
+                    verifier.block(Some(BlockHash::of(0, 0, &[])))?;
+                }
+                let values_only = get.values_only;
+                let (size, values, block) = (file.size, Vec::new(), None);
+                *due = Due::Arriving(Box::new(Arriving { verifier, size, values_only, values, block }));
+            }
+            Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
+            Due::Cancelled => return Ok(Heard::Nothing),
+        }
+        Ok(Heard::File(request, file))
+    }
+
+    fn values(&mut self, request: RequestId, values: Values) -> Result<Heard, WireError> {
+        let Some(arriving) = self.arriving(request)? else { return Ok(Heard::Nothing) };
+        if arriving.block.is_some() {
+            return Err(WireError::Order("values came in the middle of a block"));
+        }
+        match values {
+            Values::Pairs(pairs) => {
+                for (left, right) in pairs {
+                    arriving.pass_over_blocks()?;
+                    arriving.verifier.pair(left, right)?;
+                }
+            }
+            Values::Single(value) => arriving.verifier.value(value)?,
+        }
+        Ok(Heard::Nothing)
+    }
+
+    fn data(&mut self, request: RequestId, offset: u64, len: u64) -> Result<Data, WireError> {
+        let Some(arriving) = self.arriving(request)? else {
+            return Ok(Data { request, offset, len, block: None, ends_block: false });
+        };
+        let (block, missing) = match arriving.block.take() {
+            Some(begun) => begun,
+            None => match arriving.verifier.need() {
+                Need::Block(block) if !arriving.values_only => (block, block_span(arriving.size, block)),
+                _ => return Err(WireError::Order("data came that was not asked for, or before its proof")),
+            },
+        };
+        if missing.is_empty() || offset != missing.start || len > missing.end - missing.start {
+            return Err(WireError::Order("data does not follow the data before it"));
+        }
+        let missing = offset + len..missing.end;
+        let ends_block = missing.is_empty();
+        arriving.block = Some((block, missing));
+        Ok(Data { request, offset, len, block: Some(block), ends_block })
+    }
+
+    /// Checks a block whose last bytes have been taken.
+    ///
+    /// # Errors
+    /// [`ProofError::Block`] if they are not the file's: the request goes on without them.
+    pub fn check(&mut self, request: RequestId, hash: BlockHash) -> Result<(), ProofError> {
+        let Some(Due::Arriving(arriving)) = self.requests.get_mut(&request) else { return Ok(()) };
+        arriving.block = None;
+        let checked = arriving.verifier.block(Some(hash));
+        if matches!(checked, Err(ProofError::Block(_))) {
+            arriving.verifier.block(None)?;
+        }
+        checked.map(|_| ())
+    }
+
+    fn end(&mut self, request: RequestId, root: Option<Root>) -> Result<Heard, WireError> {
+        match self.requests.remove(&request).ok_or(UNKNOWN)? {
+            Due::Arriving(mut arriving) => {
+                arriving.pass_over_blocks()?;
+                if arriving.block.is_some() || arriving.verifier.need() != Need::Nothing {
+                    return Err(WireError::Order("a request ends before all of it has arrived"));
+                }
+                Ok(Heard::End { request, root, values: arriving.values })
+            }
+            Due::Cancelled => Ok(Heard::Nothing),
+            Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
+        }
+    }
+
+    fn arriving(&mut self, request: RequestId) -> Result<Option<&mut Arriving>, WireError> {
+        match self.requests.get_mut(&request) {
+            Some(Due::Arriving(arriving)) => Ok(Some(arriving)),
+            Some(Due::Cancelled) => Ok(None),
+            _ => Err(UNKNOWN),
+        }
+    }
+}
+
+const UNKNOWN: WireError = WireError::Order("a frame belongs to no request in flight");
+
+impl Arriving {
+    /// Where only values are wanted, blocks are passed over, and what they have to be is kept.
+    fn pass_over_blocks(&mut self) -> Result<(), ProofError> {
+        while self.values_only {
+            let Need::Block(block) = self.verifier.need() else { break };
+            let hash = self.verifier.block(None)?;
+            self.values.push((block, hash));
+        }
+        Ok(())
+    }
+}
