@@ -1,6 +1,7 @@
 //! The server's end: which requests are in flight, and which frame goes out next.
 //!
-//! Requests take turns frame by frame, so that none waits for a larger one. What only the outside
+//! Requests take turns frame by frame, so that none waits for a larger one; only those of one transfer
+//! are served one after the other, so that a cut leaves but one block of it unfinished. What only the outside
 //! can know (a file, its tree, the value of a block) is asked for by [`Ask`] and given back later;
 //! a request that waits for it for long is told so. What goes out is made only when there is room for
 //! it, so a peer that does not read costs no memory.
@@ -289,6 +290,9 @@ impl Responder {
             return Some(Output::Frames(self.frames.split().freeze()));
         }
         while let Some(request) = self.turns.pop_front() {
+            if self.has_to_wait(request) {
+                continue;
+            }
             let Some(active) = self.requests.get_mut(&request) else { continue };
             let State::Sending(sending) = &mut active.state else { continue };
             let mut head = BytesMut::new();
@@ -316,6 +320,13 @@ impl Responder {
             }
         }
         None
+    }
+
+    /// Whether an earlier request of the same transfer has not ended.
+    fn has_to_wait(&self, request: RequestId) -> bool {
+        let transfer = |active: &Active| active.wanted.transfer();
+        let Some(own) = self.requests.get(&request).and_then(transfer) else { return false };
+        self.requests.range(..request).any(|(_, earlier)| transfer(earlier) == Some(own))
     }
 
     /// All data of a request was sent.
@@ -394,8 +405,23 @@ impl Responder {
     }
 
     fn forget(&mut self, request: RequestId) {
-        self.requests.remove(&request);
+        let ended = self.requests.remove(&request);
         self.asks.push_back(Ask::Forget(request));
+        let Some(transfer) = ended.and_then(|ended| ended.wanted.transfer()) else { return };
+        let mut held = self.requests.iter().filter(|(_, active)| active.wanted.transfer() == Some(transfer));
+        if let Some((&next, _)) = held.next() {
+            self.queue(next);
+        }
+    }
+}
+
+impl Wanted {
+    /// The transfer that it shares with other requests.
+    fn transfer(&self) -> Option<TransferId> {
+        match self {
+            Self::Get(get) if get.transfer != TransferId::default() => Some(get.transfer),
+            _ => None,
+        }
     }
 }
 

@@ -272,6 +272,27 @@ fn a_small_request_does_not_wait_for_a_large_one() {
 }
 
 #[test]
+fn requests_of_one_transfer_are_served_one_after_the_other() {
+    let mut pair = Pair::new(5 * BLOCK_LEN, true, u64::MAX / 4);
+    let ranges = |index| vec![ByteRange { offset: index * BLOCK_LEN, len: BLOCK_LEN }];
+    let of = |index| Get { transfer: [9; 16], ranges: ranges(index), ..Get::default() };
+    let requests = [pair.get(of(3)), pair.get(of(0)), pair.get(of(2))];
+    let other = pair.get(Get { ranges: ranges(1), ..Get::default() });
+    let mut unfinished = Vec::new();
+    while !requests.iter().all(|request| pair.ended(*request)) {
+        assert!(pair.transmit() | pair.answer());
+        pair.receive().unwrap();
+        let begun = |request: &RequestId| !pair.received(*request).is_empty() && !pair.ended(*request);
+        unfinished.push(requests.iter().filter(|request| begun(request)).count());
+        if pair.ended(requests[0]) && !pair.ended(requests[1]) {
+            assert!(!pair.received(other).is_empty(), "others do not wait");
+        }
+    }
+    assert_eq!(unfinished.iter().max(), Some(&1));
+    assert!(pair.client.cancel(requests[2]).is_none());
+}
+
+#[test]
 fn a_cancelled_request_ends_at_once_and_what_was_under_way_is_passed_over() {
     let mut pair = Pair::new(5 * BLOCK_LEN, true, u64::MAX / 4);
     let request = pair.get(Get::default());
