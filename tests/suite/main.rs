@@ -15,8 +15,10 @@
 )]
 
 mod both;
+mod chance;
 mod client_fetch;
 mod client_hostile;
+mod client_network;
 mod client_retries;
 mod client_staging;
 mod client_views;
@@ -24,6 +26,9 @@ mod harness;
 mod layers;
 mod machine;
 mod original;
+mod proxy;
+mod proxy_faults;
+mod proxy_link;
 mod raw;
 mod scripted;
 mod server_abuse;
