@@ -213,6 +213,6 @@ mod tests {
         let (got, writes, _) = through(&flow, &[5; 200], &mut fastrand::Rng::with_seed(2));
         assert_eq!(got, [5; 200]);
         assert_eq!(writes[..100], [1; 100]);
-        assert!(writes[100..].iter().all(|len| *len > 1) || writes.len() < 200, "{writes:?}");
+        assert!(writes.len() < 200, "{writes:?}");
     }
 }
