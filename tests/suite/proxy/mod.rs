@@ -1,8 +1,8 @@
 //! A TCP proxy between a real client and a real server: a bad network, as bad as a test says.
 //!
 //! It carries bytes both ways and knows nothing of what they mean. `faults` says what goes wrong with a
-//! connection and at which byte, `link` how long and how wide the line is, and `connection` carries. A
-//! connection has one thread, which waits for its two sockets, its next due time and the end of the proxy
+//! connection and at which byte, `link` how long and how wide the line is; a `connection` consists of two
+//! `way`s. It has one thread, which waits for its two sockets, its next due time and the end of the proxy
 //! all at once. Dropping the proxy ends all of it, and waits for that.
 //!
 //! `examples/link.rs` is made of these files too.
@@ -10,6 +10,7 @@
 mod connection;
 mod faults;
 mod link;
+mod way;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
