@@ -1,7 +1,8 @@
 //! A line of a given length and rate, and what is on its way over it.
 //!
 //! Nothing here waits: pieces carry the time at which they come out at the far end, and whoever
-//! carries them asks when that is.
+//! carries them asks when that is. The line loses nothing and knows no slow start; where more comes than it
+//! carries, a queue of one delay stands before it, and then the senders have to wait.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;

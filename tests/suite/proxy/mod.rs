@@ -5,7 +5,7 @@
 //! `way`s. It has one thread, which waits for its two sockets, its next due time and the end of the proxy
 //! all at once. Dropping the proxy ends all of it, and waits for that.
 //!
-//! `examples/link.rs` is made of these files too.
+//! `examples/link.rs` is made of these files too; only a `mod.rs` can be included with its modules.
 
 mod connection;
 mod faults;
