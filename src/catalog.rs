@@ -4,8 +4,11 @@
 //! methods therefore say "not known" instead of failing, and report trouble once, to the log.
 //! The embedded one is [`sqlite`].
 
+use std::sync::Arc;
+
 use crate::digest::Md5;
 use crate::storage::Identity;
+use crate::tree::Tree;
 
 pub mod sqlite;
 
@@ -17,6 +20,12 @@ pub trait Catalog: Send + Sync + 'static {
     /// Remembers the MD5 of this version of a file; what was known of other versions of it may be
     /// forgotten. Returns at once: writing happens elsewhere.
     fn remember_md5(&self, identity: &Identity, md5: Md5);
+
+    /// The BLAKE3 tree of this very version of a file, if it is known.
+    fn tree(&self, identity: &Identity) -> Option<Tree>;
+
+    /// Remembers the tree of this version of a file, as [`Self::remember_md5`] does a digest.
+    fn remember_tree(&self, identity: &Identity, tree: &Arc<Tree>);
 }
 
 /// Remembers nothing: for a server whose catalog cannot be used.
@@ -29,4 +38,10 @@ impl Catalog for Forgetful {
     }
 
     fn remember_md5(&self, _: &Identity, _: Md5) {}
+
+    fn tree(&self, _: &Identity) -> Option<Tree> {
+        None
+    }
+
+    fn remember_tree(&self, _: &Identity, _: &Arc<Tree>) {}
 }

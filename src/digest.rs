@@ -2,15 +2,53 @@
 //!
 //! Only the words are here; who computes and who remembers them is not this module's business.
 //! MD5 (RFC 1321) is what wire format v1 carries: a check against corruption, not against malice.
+//! Version 2 carries the BLAKE3 root of [`crate::tree`].
 
 use std::fmt;
 
-use md5::{Digest, Md5 as Md5Core};
+use md5::{Digest as _, Md5 as Md5Core};
+
+use crate::tree::Root;
 
 /// Length of an MD5 digest in hexadecimal, in bytes.
 pub const MD5_HEX_LEN: usize = 32;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// The digest that went with a file, of whichever kind its wire format carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Digest {
+    /// Of version 1.
+    Md5(Md5),
+    /// Of version 2.
+    Blake3(Root),
+}
+
+impl Digest {
+    /// How people call it.
+    #[must_use]
+    pub fn algorithm(&self) -> &'static str {
+        match self {
+            Self::Md5(_) => "MD5",
+            Self::Blake3(_) => "BLAKE3",
+        }
+    }
+
+    /// Its bytes as lower-case hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(&self) -> String {
+        match self {
+            Self::Md5(md5) => md5.to_string(),
+            Self::Blake3(root) => root.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.algorithm(), self.to_hex())
+    }
+}
 
 /// An MD5 digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +146,14 @@ mod tests {
     fn the_test_suite_of_rfc_1321_holds() {
         assert_eq!(Md5::of(b"").to_string(), "d41d8cd98f00b204e9800998ecf8427e");
         assert_eq!(Md5::of(b"message digest").to_string(), "f96b697d7cb7938d525a2f31aaf161d0");
+    }
+
+    #[test]
+    fn a_digest_is_shown_with_its_algorithm() {
+        let (md5, root) = (Digest::Md5(Md5::of(b"")), Digest::Blake3(Root::of(b"")));
+        assert_eq!(md5.to_string(), "MD5 d41d8cd98f00b204e9800998ecf8427e");
+        assert_eq!(root.to_string(), format!("BLAKE3 {}", Root::of(b"")));
+        assert_eq!(root.to_hex(), Root::of(b"").to_string());
     }
 
     #[test]

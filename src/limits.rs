@@ -55,6 +55,14 @@ pub const RECEIVE_CHUNKS: usize = 8;
 /// Digests remembered in memory.
 pub const DIGESTS_MAX: usize = 65_536;
 
+/// Trees of files remembered in memory.
+pub const TREES_MAX: usize = 65_536;
+/// Memory for trees of files that nobody reads at the moment, in bytes.
+pub const TREES_BYTES_MAX: usize = 64 << 20;
+
+/// Blocks of the largest file that version 2 carries (16 TiB).
+pub const BLOCKS_MAX: u64 = 1 << 24;
+
 /// Age that a file's times must have before its digest is remembered: a change within one tick of
 /// a coarse clock would go unseen.
 pub const DIGEST_SETTLED: Duration = Duration::from_secs(2);
@@ -128,6 +136,9 @@ pub const BLOCKING_THREADS: usize = 64;
 /// Files hashed at the same time.
 pub const HASHING_MAX: usize = 2;
 
+/// Blocks of files hashed at the same time for version 2.
+pub const BLOCKS_HASHING_MAX: usize = 8;
+
 /// A file whose digest would take longer than this is hashed before anybody asks.
 pub const HASH_AHEAD: Duration = Duration::from_secs(5);
 /// Files hashed ahead in one round.
@@ -185,7 +196,11 @@ pub const CONFIG_MAX: u64 = 1 << 20;
 
 /// Digests kept in the catalog, in rows.
 pub const CATALOG_DIGESTS_MAX: u32 = 1_000_000;
-/// Digests that wait to be written to the catalog; more are forgotten.
+/// Trees of files kept in the catalog, in rows.
+pub const CATALOG_TREES_MAX: u32 = 1_000_000;
+/// Values of blocks kept in the catalog, in bytes: those of 8 TiB of files.
+pub const CATALOG_VALUES_MAX: u64 = 256 << 20;
+/// Digests and trees that wait to be written to the catalog; more are forgotten.
 pub const CATALOG_QUEUE: usize = 1024;
 /// How long one call waits for a catalog that somebody else has locked.
 pub const CATALOG_BUSY_TIMEOUT: Duration = Duration::from_millis(500);

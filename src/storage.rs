@@ -70,11 +70,15 @@ pub struct Identity {
     pub changed: FileTime,
 }
 
+/// The bits of a mode that say who may read, write and execute (POSIX `S_IRWXU | S_IRWXG | S_IRWXO`).
+const PERMISSIONS: u32 = 0o777;
+
 /// An open regular file and what it was when it was opened.
 #[derive(Debug)]
 pub struct StoredFile {
     file: File,
     identity: Identity,
+    mode: u32,
     /// Whether its file system keeps everything in memory, once that has been asked.
     #[cfg(target_os = "linux")]
     in_memory: OnceLock<bool>,
@@ -94,6 +98,7 @@ impl StoredFile {
         Ok(Some(Self {
             file,
             identity,
+            mode: metadata.mode() & PERMISSIONS,
             #[cfg(target_os = "linux")]
             in_memory: OnceLock::new(),
         }))
@@ -103,6 +108,12 @@ impl StoredFile {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its permission bits when it was opened: the lowest nine of its mode.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        self.mode
     }
 
     /// Its size in bytes when it was opened.

@@ -8,12 +8,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tracing::{info, warn};
+use tracing::{field, info, warn};
 
+use crate::digest::{Digest, Md5};
 use crate::limits::NAME_LOGGED;
 use crate::server::Monitor;
 use crate::service::{Event, Observer};
 use crate::text::logged;
+use crate::tree::Root;
 use crate::units::Rate;
 
 /// Turns events into log lines and counts.
@@ -94,9 +96,12 @@ impl Observer for Audit {
 impl Audit {
     fn observe_transfer(&self, event: &Event<'_>) {
         match *event {
-            Event::Started { peer, name, size } => {
-                let file = logged(name.as_bytes());
-                info!(event = "started", %peer, %file, size, "Sending file '{file}' ({size} bytes) to {peer}");
+            Event::Started { peer, name, size, have } => {
+                let (file, there) = (logged(name.as_bytes()), saved(have, "of which ", "are"));
+                info!(
+                    event = "started", %peer, %file, size, have = resumed(have),
+                    "Sending file '{file}' ({size} bytes) to {peer}{there}"
+                );
             }
             Event::Progress { peer, name, percent, done, size } => {
                 let file = logged(name.as_bytes());
@@ -105,14 +110,19 @@ impl Audit {
                     "Progress to {peer}: {percent}% ({done}/{size} bytes)"
                 );
             }
-            Event::Finished { peer, name, size, elapsed, md5 } => {
+            Event::Finished { peer, name, size, have, elapsed, digest } => {
+                let moved = size.saturating_sub(have);
                 self.sent.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(size, Ordering::Relaxed);
+                self.bytes.fetch_add(moved, Ordering::Relaxed);
                 let (file, seconds, rate) =
-                    (logged(name.as_bytes()), elapsed.as_secs_f64(), Rate::new(size, elapsed));
+                    (logged(name.as_bytes()), elapsed.as_secs_f64(), Rate::new(moved, elapsed));
+                let (md5, blake3) = by_algorithm(digest);
+                let shown = digest.map(|digest| format!(", {digest}")).unwrap_or_default();
+                let there = saved(have, "", "were");
                 info!(
-                    event = "finished", %peer, %file, size, seconds, %md5,
-                    "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}), MD5 {md5}"
+                    event = "finished", %peer, %file, size, have = resumed(have), seconds,
+                    md5 = md5.map(field::display), blake3 = blake3.map(field::display),
+                    "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}){shown}{there}"
                 );
             }
             Event::HashedAhead { name, size, elapsed, md5 } => {
@@ -122,13 +132,14 @@ impl Audit {
                     "Hashed '{file}' ahead: {size} bytes in {seconds:.3} s, MD5 {md5}"
                 );
             }
-            Event::Cut { peer, name, done, size, cause } => {
+            Event::Cut { peer, name, done, size, have, cause } => {
                 self.cut.fetch_add(1, Ordering::Relaxed);
-                self.bytes.fetch_add(done, Ordering::Relaxed);
+                self.bytes.fetch_add(done.saturating_sub(have), Ordering::Relaxed);
                 let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
+                let there = saved(have, "", "were");
                 warn!(
-                    event = "cut", %peer, %file, done, size, %cause,
-                    "Transfer of '{file}' to {peer} cut after {done} of {size} bytes: {cause}"
+                    event = "cut", %peer, %file, done, size, have = resumed(have), %cause,
+                    "Transfer of '{file}' to {peer} cut after {done} of {size} bytes{there}: {cause}"
                 );
             }
             _ => {}
@@ -154,6 +165,23 @@ impl Monitor for Audit {
 
     fn turned_away(&self, peer: SocketAddr) {
         warn!(event = "turned-away", %peer, "Turned {peer} away: too many connections from its address (--max-connections-per-address)");
+    }
+}
+
+/// What a resumed transfer saved, as the end of a clause; nothing for one that began at the beginning.
+fn saved(have: u64, of_which: &str, are: &str) -> String {
+    resumed(have).map(|have| format!(", {of_which}{have} bytes {are} there already")).unwrap_or_default()
+}
+
+fn resumed(have: u64) -> Option<u64> {
+    (have > 0).then_some(have)
+}
+
+fn by_algorithm(digest: Option<Digest>) -> (Option<Md5>, Option<Root>) {
+    match digest {
+        Some(Digest::Md5(md5)) => (Some(md5), None),
+        Some(Digest::Blake3(root)) => (None, Some(root)),
+        None => (None, None),
     }
 }
 

@@ -6,13 +6,14 @@
 //!    the catalog is left alone for [`CATALOG_RETRY`], so that no reader waits for it again and again.
 //! 3. What is to be remembered goes through a bounded queue to a thread that commits many at once;
 //!    readers have a connection of their own and never wait for a commit.
-//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten.
+//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten. Trees ([`trees`]) are
+//!    bounded in bytes as well.
 //!
-//! The SQL keeps to what PostgreSQL understands too.
+//! The SQL keeps to what PostgreSQL understands too, where a BLOB is a BYTEA.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -21,14 +22,21 @@ use tracing::warn;
 
 use super::Catalog;
 use crate::digest::Md5;
-use crate::limits::{CATALOG_BUSY_TIMEOUT, CATALOG_DIGESTS_MAX, CATALOG_QUEUE, CATALOG_RETRY};
+use crate::limits::{
+    CATALOG_BUSY_TIMEOUT, CATALOG_DIGESTS_MAX, CATALOG_QUEUE, CATALOG_RETRY, CATALOG_TREES_MAX,
+    CATALOG_VALUES_MAX,
+};
 use crate::storage::Identity;
+use crate::tree::Tree;
+
+mod trees;
 
 /// Name of the file in the state folder.
 const FILE: &str = "catalog.db";
 
 /// Each step takes the schema from the number of its place to the next.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE md5 (
         device BIGINT NOT NULL,
         inode BIGINT NOT NULL,
@@ -42,7 +50,9 @@ const MIGRATIONS: [&str; 1] = ["
         PRIMARY KEY (device, inode)
     );
     CREATE INDEX md5_noted ON md5 (noted_s);
-"];
+",
+    trees::MIGRATION,
+];
 
 /// Why a catalog must not be used. All other trouble is lived with.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +74,11 @@ pub struct SqliteCatalog {
     writer: Option<JoinHandle<()>>,
 }
 
-/// A digest on its way into the catalog.
-type Note = (Identity, Md5);
+/// What is on its way into the catalog.
+enum Note {
+    Md5(Identity, Md5),
+    Tree(Identity, Arc<Tree>),
+}
 
 /// One connection, as long as it works.
 struct Handle {
@@ -174,7 +187,21 @@ impl Catalog for SqliteCatalog {
     fn remember_md5(&self, identity: &Identity, md5: Md5) {
         if let Some(notes) = &self.notes {
             // A full queue forgets: the digest can always be computed again.
-            let _ = notes.try_send((*identity, md5));
+            let _ = notes.try_send(Note::Md5(*identity, md5));
+        }
+    }
+
+    fn tree(&self, identity: &Identity) -> Option<Tree> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let row = reader.with(|connection| trees::select(connection, identity))?;
+        drop(reader);
+        trees::parse(identity, row?)
+    }
+
+    fn remember_tree(&self, identity: &Identity, tree: &Arc<Tree>) {
+        let fits = trees::bytes(tree) <= CATALOG_VALUES_MAX;
+        if let Some(notes) = self.notes.as_ref().filter(|_| fits) {
+            let _ = notes.try_send(Note::Tree(*identity, Arc::clone(tree)));
         }
     }
 }
@@ -189,33 +216,50 @@ fn write_notes(mut handle: Handle, queue: &Receiver<Note>) {
 
 fn write_batch(connection: &mut Connection, batch: &[Note]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    {
-        let mut insert = transaction.prepare_cached(
-            "INSERT INTO md5 (device, inode, size, modified_s, modified_ns, changed_s, changed_ns, md5, noted_s)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-             ON CONFLICT (device, inode) DO UPDATE SET size = excluded.size,
-             modified_s = excluded.modified_s, modified_ns = excluded.modified_ns,
-             changed_s = excluded.changed_s, changed_ns = excluded.changed_ns,
-             md5 = excluded.md5, noted_s = excluded.noted_s",
-        )?;
-        for (identity, md5) in batch {
-            let [device, inode, size, modified_s, modified_ns, changed_s, changed_ns] = row_of(identity);
-            let row = params![
-                device,
-                inode,
-                size,
-                modified_s,
-                modified_ns,
-                changed_s,
-                changed_ns,
-                md5.to_string(),
-                now_s()
-            ];
-            insert.execute(row)?;
+    let (mut has_md5, mut has_tree) = (false, false);
+    for note in batch {
+        match note {
+            Note::Md5(identity, md5) => {
+                has_md5 = true;
+                insert_md5(&transaction, identity, *md5)?;
+            }
+            Note::Tree(identity, tree) => {
+                has_tree = true;
+                trees::insert(&transaction, identity, tree)?;
+            }
         }
     }
-    forget_oldest(&transaction, CATALOG_DIGESTS_MAX)?;
+    if has_md5 {
+        forget_oldest(&transaction, CATALOG_DIGESTS_MAX)?;
+    }
+    if has_tree {
+        trees::forget_oldest(&transaction, CATALOG_TREES_MAX, CATALOG_VALUES_MAX)?;
+    }
     transaction.commit()
+}
+
+fn insert_md5(connection: &Connection, identity: &Identity, md5: Md5) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO md5 (device, inode, size, modified_s, modified_ns, changed_s, changed_ns, md5, noted_s)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (device, inode) DO UPDATE SET size = excluded.size,
+         modified_s = excluded.modified_s, modified_ns = excluded.modified_ns,
+         changed_s = excluded.changed_s, changed_ns = excluded.changed_ns,
+         md5 = excluded.md5, noted_s = excluded.noted_s",
+    )?;
+    let [device, inode, size, modified_s, modified_ns, changed_s, changed_ns] = row_of(identity);
+    insert.execute(params![
+        device,
+        inode,
+        size,
+        modified_s,
+        modified_ns,
+        changed_s,
+        changed_ns,
+        md5.to_string(),
+        now_s()
+    ])?;
+    Ok(())
 }
 
 /// Keeps the table below `max` rows by forgetting the oldest tenth when it is full.

@@ -58,11 +58,11 @@ pub(super) async fn answer(
     };
     match context.service.open(&name).await {
         Ok(source) => send(&name, source, wire, peer, context).await,
-        Err(ServiceError::Refused(cause)) => refuse(&said, &cause.to_string(), wire, peer, context).await,
         Err(ServiceError::Unavailable(cause)) => {
             context.service.tell(&Event::Unavailable { peer, name: &name, cause: &cause });
             Err(End::Told)
         }
+        Err(refused) => refuse(&said, &refused.to_string(), wire, peer, context).await,
     }
 }
 

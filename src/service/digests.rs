@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -17,6 +17,9 @@ use crate::catalog::Catalog;
 use crate::digest::{Md5, Md5Hasher};
 use crate::limits::{DIGEST_SETTLED, DIGESTS_MAX, HASH_CHUNK, HASHING_MAX};
 use crate::storage::{FileTime, Identity, StoredFile};
+
+use super::lock;
+use super::memory::Memory;
 
 /// Why there is no digest.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -27,10 +30,16 @@ pub(crate) enum HashError {
     /// The file cannot be read.
     #[error("the file cannot be read: {0}")]
     Io(Arc<io::Error>),
+    /// There is no such block, or only one, which has no value.
+    #[error("block {0} of the file has no value")]
+    NoValue(u64),
     /// Whoever computed it was stopped.
     #[error("hashing was stopped")]
     Stopped,
 }
+
+/// Digests are all of one size: their count is bound enough.
+const WEIGHT: usize = 0;
 
 type Outcome = Option<Result<Md5, HashError>>;
 
@@ -54,17 +63,17 @@ pub(crate) struct Digests {
 }
 
 struct Shared {
-    known: Mutex<Memory>,
-    catalog: Box<dyn Catalog>,
+    known: Mutex<Memory<Identity, Md5>>,
+    catalog: Arc<dyn Catalog>,
     running: Mutex<HashMap<Identity, Weak<Job>>>,
     turns: Semaphore,
 }
 
 impl Digests {
-    pub(crate) fn new(catalog: impl Catalog) -> Self {
+    pub(crate) fn new(catalog: Arc<dyn Catalog>) -> Self {
         let shared = Shared {
-            known: Mutex::new(Memory::new(DIGESTS_MAX)),
-            catalog: Box::new(catalog),
+            known: Mutex::new(Memory::new(DIGESTS_MAX, usize::MAX)),
+            catalog,
             running: Mutex::default(),
             turns: Semaphore::new(HASHING_MAX),
         };
@@ -116,7 +125,7 @@ async fn compute(
     };
     let identity = *file.identity();
     if let Ok(Hashed { md5, settled: true, .. }) = outcome {
-        lock(&shared.known).remember(identity, md5);
+        lock(&shared.known).remember(identity, md5, WEIGHT);
     }
     let mut running = lock(&shared.running);
     if running.get(&identity).is_some_and(|entry| entry.ptr_eq(&interest)) {
@@ -199,49 +208,15 @@ fn hash(file: &StoredFile, wanted: impl Fn() -> bool) -> Result<Hashed, HashErro
 }
 
 /// Whether a file had been quiet for long enough when hashing began.
-fn is_settled(identity: &Identity, began: FileTime) -> bool {
+pub(super) fn is_settled(identity: &Identity, began: FileTime) -> bool {
     let quiet = i64::try_from(DIGEST_SETTLED.as_secs()).unwrap_or(i64::MAX);
     let latest = (began.0 - quiet, began.1);
     identity.modified <= latest && identity.changed <= latest
 }
 
-fn now() -> FileTime {
+pub(super) fn now() -> FileTime {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (i64::try_from(since.as_secs()).unwrap_or(i64::MAX), i64::from(since.subsec_nanos()))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A bounded map that forgets what has not been asked for the longest, in two generations: when
-/// the young one is full it becomes the old one, and what the old one held is forgotten.
-struct Memory {
-    young: HashMap<Identity, Md5>,
-    old: HashMap<Identity, Md5>,
-    generation: usize,
-}
-
-impl Memory {
-    fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), generation: capacity.div_ceil(2) }
-    }
-
-    fn recall(&mut self, identity: &Identity) -> Option<Md5> {
-        if let Some(md5) = self.young.get(identity) {
-            return Some(*md5);
-        }
-        let md5 = self.old.remove(identity)?;
-        self.remember(*identity, md5);
-        Some(md5)
-    }
-
-    fn remember(&mut self, identity: Identity, md5: Md5) {
-        if self.young.len() >= self.generation {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(identity, md5);
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::digest::Md5;
+use crate::digest::{Digest, Md5};
 use crate::names::FileName;
 
 /// Hears of every event. Called on the async threads: it must not block.
@@ -64,6 +64,8 @@ pub enum Event<'a> {
         name: &'a FileName,
         /// Its size in bytes.
         size: u64,
+        /// Bytes of it that the peer has already, from an earlier transfer.
+        have: u64,
     },
     /// A step of ten percent was reached (one step of a hundred for small files).
     Progress {
@@ -73,12 +75,12 @@ pub enum Event<'a> {
         name: &'a FileName,
         /// How far, in percent.
         percent: u8,
-        /// Bytes sent.
+        /// Bytes that the peer has.
         done: u64,
         /// Bytes in all.
         size: u64,
     },
-    /// The whole file was sent.
+    /// The peer has the whole file.
     Finished {
         /// The peer's address.
         peer: SocketAddr,
@@ -86,10 +88,12 @@ pub enum Event<'a> {
         name: &'a FileName,
         /// Its size in bytes.
         size: u64,
+        /// Bytes of it that the peer had before.
+        have: u64,
         /// From the start to the last byte.
         elapsed: Duration,
-        /// The digest that was sent with it.
-        md5: Md5,
+        /// The digest that was sent with it, if one was.
+        digest: Option<Digest>,
     },
     /// The digest of a file was computed, or found in the catalog, before anybody asked.
     HashedAhead {
@@ -108,10 +112,12 @@ pub enum Event<'a> {
         peer: SocketAddr,
         /// The file.
         name: &'a FileName,
-        /// Bytes sent.
+        /// Bytes that the peer has.
         done: u64,
         /// Bytes in all.
         size: u64,
+        /// Bytes of it that the peer had before.
+        have: u64,
         /// Why.
         cause: &'a str,
     },

@@ -1,4 +1,4 @@
-//! The account of one transfer: who gets what, how far it is, how it ended.
+//! The account of one transfer of version 1: who gets what, how far it is, how it ended.
 //!
 //! Every transfer that is begun is told to have ended, once: whole, or cut, even if the task that
 //! carries it is dropped.
@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::digest::Md5;
+use crate::digest::{Digest, Md5};
 use crate::names::FileName;
 use crate::progress::Steps;
 
@@ -26,7 +26,7 @@ pub(crate) struct Transfer<'a> {
 
 impl<'a> Transfer<'a> {
     pub(super) fn begin(service: &'a Service, peer: SocketAddr, name: &'a FileName, size: u64) -> Self {
-        service.tell(&Event::Started { peer, name, size });
+        service.tell(&Event::Started { peer, name, size, have: 0 });
         let (steps, began) = (Steps::new(size), Instant::now());
         Self { service, peer, name, size, done: 0, steps, began, ended: false }
     }
@@ -56,7 +56,8 @@ impl<'a> Transfer<'a> {
     pub(crate) fn finish(mut self, md5: Md5, elapsed: Duration) {
         self.ended = true;
         let Self { peer, name, size, .. } = self;
-        self.service.tell(&Event::Finished { peer, name, size, elapsed, md5 });
+        let digest = Some(Digest::Md5(md5));
+        self.service.tell(&Event::Finished { peer, name, size, have: 0, elapsed, digest });
     }
 
     /// It ends here, for this reason.
@@ -67,7 +68,7 @@ impl<'a> Transfer<'a> {
     fn tell_cut(&mut self, cause: &str) {
         self.ended = true;
         let Self { peer, name, done, size, .. } = *self;
-        self.service.tell(&Event::Cut { peer, name, done, size, cause });
+        self.service.tell(&Event::Cut { peer, name, done, size, have: 0, cause });
     }
 }
 

@@ -65,7 +65,7 @@ fn a_locked_catalog_is_waited_for_once_and_then_left_alone_and_used_again_later(
     let other = Connection::open(dir.path().join(FILE)).unwrap();
     other.execute_batch("BEGIN EXCLUSIVE").unwrap();
     let mut handle = Handle { path: dir.path().join(FILE), state: State::Closed { retry: Instant::now() } };
-    let batch = [(identity(1), digest())];
+    let batch = [Note::Md5(identity(1), digest())];
     assert_eq!(handle.with(|connection| write_batch(connection, &batch)), None);
     let began = Instant::now();
     for _ in 0..100 {
@@ -108,7 +108,7 @@ fn a_deleted_or_replaced_catalog_does_not_stop_anything() {
 fn the_number_of_rows_is_bounded_and_the_oldest_go_first() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = SqliteCatalog::open(dir.path()).unwrap();
-    let batch: Vec<Note> = (0..60).map(|inode| (identity(inode), digest())).collect();
+    let batch: Vec<Note> = (0..60).map(|inode| Note::Md5(identity(inode), digest())).collect();
     let left = catalog
         .reader
         .lock()

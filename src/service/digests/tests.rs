@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::catalog::Forgetful;
+use crate::tree::Tree;
 
 fn stored(path: &std::path::Path) -> Arc<StoredFile> {
     Arc::new(StoredFile::new(File::open(path).unwrap()).unwrap().unwrap())
@@ -17,7 +18,7 @@ async fn all_who_ask_at_once_share_one_computation() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     fs::write(&path, vec![7; 3 * HASH_CHUNK + 1]).unwrap();
-    let digests = Digests::new(Forgetful);
+    let digests = Digests::new(Arc::new(Forgetful));
     let (one, two) = (stored(&path), stored(&path));
     let first = digests.join_or_start(&one, Priority::Now);
     let second = digests.join_or_start(&two, Priority::Ahead);
@@ -31,7 +32,7 @@ async fn a_computation_that_nobody_waits_for_stops() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("f");
     File::create(&path).unwrap().set_len(1 << 40).unwrap();
-    let digests = Digests::new(Forgetful);
+    let digests = Digests::new(Arc::new(Forgetful));
     let file = stored(&path);
     let waiting = digests.md5(&file, Priority::Now);
     assert!(tokio::time::timeout(Duration::from_millis(50), waiting).await.is_err());
@@ -71,29 +72,18 @@ fn only_a_file_that_was_quiet_for_two_seconds_is_remembered() {
     assert!(!hash(&stored(&path), || true).unwrap().settled);
 }
 
-#[test]
-fn memory_is_bounded_and_keeps_what_is_asked_for() {
-    let mut memory = Memory::new(100);
-    memory.remember(identity(0), Md5::of(b"kept"));
-    for inode in 1..1000 {
-        memory.remember(identity(inode), Md5::of(b"x"));
-        assert_eq!(memory.recall(&identity(0)), Some(Md5::of(b"kept")));
-        assert!(memory.young.len() + memory.old.len() <= 100);
-    }
-    assert_eq!(memory.recall(&identity(1)), None);
-}
-
-#[test]
-fn another_version_of_a_file_is_another_memory() {
-    let mut memory = Memory::new(100);
-    memory.remember(identity(1), Md5::of(b"x"));
+#[tokio::test]
+async fn another_version_of_a_file_is_another_memory() {
+    let digests = Digests::new(Arc::new(Forgetful));
+    lock(&digests.shared.known).remember(identity(1), Md5::of(b"x"), WEIGHT);
+    assert_eq!(digests.recall(&identity(1)), Some(Md5::of(b"x")));
     for other in [
         Identity { size: 2, ..identity(1) },
         Identity { modified: (100, 6), ..identity(1) },
         Identity { changed: (100, 6), ..identity(1) },
         Identity { device: 2, ..identity(1) },
     ] {
-        assert_eq!(memory.recall(&other), None);
+        assert_eq!(digests.recall(&other), None);
     }
 }
 
@@ -109,6 +99,12 @@ impl Catalog for Noted {
     fn remember_md5(&self, identity: &Identity, md5: Md5) {
         lock(&self.0).insert(*identity, md5);
     }
+
+    fn tree(&self, _: &Identity) -> Option<Tree> {
+        None
+    }
+
+    fn remember_tree(&self, _: &Identity, _: &Arc<Tree>) {}
 }
 
 #[tokio::test]
@@ -121,12 +117,12 @@ async fn what_the_catalog_knows_is_not_computed_and_what_is_computed_is_noted() 
     let file = stored(&path);
     let catalog = Noted::default();
     catalog.remember_md5(file.identity(), Md5::of(b"as noted"));
-    let digests = Digests::new(catalog.clone());
+    let digests = Digests::new(Arc::new(catalog.clone()));
     assert_eq!(digests.md5(&file, Priority::Now).await.unwrap(), Md5::of(b"as noted"));
     assert_eq!(digests.recall(file.identity()), Some(Md5::of(b"as noted")));
 
     lock(&catalog.0).clear();
-    let fresh = Digests::new(catalog.clone());
+    let fresh = Digests::new(Arc::new(catalog.clone()));
     assert_eq!(fresh.md5(&file, Priority::Now).await.unwrap(), Md5::of(b"bytes"));
     assert!(lock(&catalog.0).is_empty(), "its status changed less than two seconds ago");
     assert_eq!(fresh.recall(file.identity()), None);

@@ -1,0 +1,170 @@
+//! The accounts of transfers of version 2, which may be spread over requests and connections.
+//!
+//! Requests that say the same transfer number, from the same address and for the same file, share
+//! one account: the log tells one transfer, however it is carried. What the client has already
+//! counts as done. The end is told once, when the last request lets go of the account.
+//! Who asks for what, and whether it is answered, is not this module's business.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, Once};
+use std::time::Instant;
+
+use crate::digest::Digest;
+use crate::names::FileName;
+use crate::progress::Steps;
+use crate::tree::Root;
+
+use super::registry::Registry;
+use super::{Event, Service, lock};
+
+/// Length of a transfer number, in bytes.
+pub(crate) const TRANSFER_LEN: usize = 16;
+
+const NO_TRANSFER: [u8; TRANSFER_LEN] = [0; TRANSFER_LEN];
+
+/// Why a transfer ended of which nobody said why.
+const ENDED: &str = "the connection ended";
+
+/// What requests of one transfer have in common. The size keeps versions of a file apart.
+type Key = (IpAddr, [u8; TRANSFER_LEN], FileName, u64);
+
+/// The accounts of transfers that have a number: no more than there are requests in flight.
+pub(super) type Accounts = Registry<Key, Account>;
+
+/// The account of one transfer. Dropping the last reference ends it.
+pub(crate) struct Account {
+    service: Service,
+    peer: SocketAddr,
+    name: FileName,
+    size: u64,
+    have: u64,
+    /// None for a transfer that is not shared.
+    key: Option<Key>,
+    /// Nothing else is told before the start was.
+    begun: Once,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Bytes sent for it; what is sent twice counts twice.
+    sent: u64,
+    steps: Steps,
+    began: Instant,
+    last: Instant,
+    root: Option<Root>,
+    cause: Option<String>,
+}
+
+impl Service {
+    /// The account of a transfer: a new one, or, for a number other than zero, the one of the
+    /// requests of the same peer and file that are running. `have` counts the bytes that this
+    /// transfer need not move.
+    pub(crate) fn account(
+        &self,
+        peer: SocketAddr,
+        transfer: [u8; TRANSFER_LEN],
+        name: &FileName,
+        size: u64,
+        have: u64,
+    ) -> Arc<Account> {
+        let key = (transfer != NO_TRANSFER).then(|| (peer.ip(), transfer, name.clone(), size));
+        let shared = key.as_ref().and_then(|key| self.inner.accounts.get(key));
+        let account = shared.unwrap_or_else(|| {
+            let new = Arc::new(Account::new(self.clone(), peer, name.clone(), size, have, key.clone()));
+            match key {
+                Some(key) => self.inner.accounts.get_or_insert(key, &new, |_| true),
+                None => new,
+            }
+        });
+        account.begin();
+        account
+    }
+}
+
+impl Account {
+    fn new(
+        service: Service,
+        peer: SocketAddr,
+        name: FileName,
+        size: u64,
+        have: u64,
+        key: Option<Key>,
+    ) -> Self {
+        let (have, began) = (have.min(size), Instant::now());
+        let mut steps = Steps::new(size);
+        if have > 0 {
+            // What the client has was told when it was sent.
+            let _ = steps.reached(have);
+        }
+        let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
+        Self { service, peer, name, size, have, key, begun: Once::new(), state: Mutex::new(state) }
+    }
+
+    /// Tells the start, once; whoever comes meanwhile waits until it is told.
+    fn begin(&self) {
+        let Self { peer, ref name, size, have, .. } = *self;
+        self.begun.call_once(|| self.service.tell(&Event::Started { peer, name, size, have }));
+    }
+
+    /// Accounts for `count` more bytes that were sent, and tells the steps that they pass. Bytes
+    /// that were sent before count too, but never beyond the size.
+    pub(crate) fn advance(&self, count: u64) {
+        let mut state = lock(&self.state);
+        state.sent = state.sent.saturating_add(count);
+        state.last = Instant::now();
+        self.tell_steps(&mut state);
+    }
+
+    /// Bytes sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        lock(&self.state).sent
+    }
+
+    /// The root of the file is known now.
+    pub(crate) fn proven(&self, root: Root) {
+        lock(&self.state).root = Some(root);
+    }
+
+    /// Says why it will have ended, should it not be whole by then. The first cause counts.
+    pub(crate) fn cut(&self, cause: &str) {
+        lock(&self.state).cause.get_or_insert_with(|| cause.to_owned());
+    }
+
+    fn done(&self, state: &State) -> u64 {
+        self.have.saturating_add(state.sent).min(self.size)
+    }
+
+    fn tell_steps(&self, state: &mut State) {
+        let Self { peer, ref name, size, .. } = *self;
+        for percent in state.steps.reached(self.done(state)) {
+            let done = state.steps.mark(percent);
+            self.service.tell(&Event::Progress { peer, name, percent, done, size });
+        }
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.service.inner.accounts.forget(key);
+        }
+        if !self.begun.is_completed() {
+            return;
+        }
+        let mut state = lock(&self.state);
+        let Self { peer, ref name, size, have, .. } = *self;
+        let done = self.done(&state);
+        if done < size {
+            let cause = state.cause.as_deref().unwrap_or(ENDED);
+            return self.service.tell(&Event::Cut { peer, name, done, size, have, cause });
+        }
+        // The one step of an empty file.
+        self.tell_steps(&mut state);
+        let (elapsed, digest) = (state.last - state.began, state.root.map(Digest::Blake3));
+        self.service.tell(&Event::Finished { peer, name, size, have, elapsed, digest });
+    }
+}
+
+#[cfg(test)]
+#[path = "accounts/tests.rs"]
+mod tests;
