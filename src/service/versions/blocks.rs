@@ -191,6 +191,8 @@ async fn hash_in_turn(version: Arc<Version>, index: u64, teller: Arc<watch::Send
         hashing.await.unwrap_or(Err(HashError::Stopped))
     };
     lock(&version.blocks).running.remove(&index);
+    // Whoever is told finds nothing of this still open.
+    drop(version);
     teller.send_replace(Some(outcome));
 }
 

@@ -268,7 +268,8 @@ async fn a_tree_is_remembered_over_restarts_if_the_file_had_settled() {
     site.service = Service::new(LocalDisk::new(site.dir.path(), &[]).unwrap(), catalog(), Deaf);
     assert_eq!(site.open(None).await.tree().unwrap().root(), Root::of(&bytes));
     assert_eq!((hashed, site.hashed()), (7, 0));
-    assert!(lock(&site.shared().known).recall(site.open(None).await.file().identity()).is_some());
+    let identity = *site.open(None).await.file().identity();
+    assert!(lock(&site.shared().known).recall(&identity).is_some());
 }
 
 #[tokio::test]
