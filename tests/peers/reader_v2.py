@@ -10,7 +10,7 @@ file in memory.
     reader_v2.py HOST PORT values NAME [--range OFFSET:LENGTH]...
     reader_v2.py HOST PORT many NAME...             all of them at once over one connection
     reader_v2.py HOST PORT ping
-    reader_v2.py HOST PORT cancel NAME              takes one window, cancels, asks something else
+    reader_v2.py HOST PORT cancel NAME              takes some bytes, cancels, asks something else
     reader_v2.py vectors docs/protocol.md           checks itself against the page's examples
 
 Facts are JSON, on stdout, for `get` on stderr. It ends with the code of the ERROR if there was one, 70
@@ -670,14 +670,14 @@ def run_ping(options):
 
 
 def run_cancel(options):
-    """Takes one window and no more, so that the request cannot end by itself, and cancels it."""
+    """Cancels a request that cannot end by itself: its file is larger than its window, which stays."""
     connection = connect(options)
     request = new_get(options, options.names[0], grants=False)
     number = connection.open(request)
-    while not request.done and request.credit > 0:
+    while not request.done and request.received == 0:
         connection.step()
     if request.done:
-        raise request.error or Network("the file ended before its window did")
+        raise request.error or Violation("the file ended before its window did")
     connection.send(frame(CANCEL, number))
     connection.finish(request)
     code = request.error.code if request.error is not None else None
@@ -873,7 +873,8 @@ def check_page(checks, page):
     answer = examples["answer-2"]
     for at in (40, 122, 130, 144, 150, 159):
         changed = answer[:at] + bytes([answer[at] ^ 1]) + answer[at + 1 :]
-        checks.raises(f"answer-2, byte {at} changed", Ended, lambda changed=changed: answer_to(changed, Get(name)))
+        what = f"answer-2, byte {at} changed"
+        checks.raises(what, Ended, lambda changed=changed: answer_to(changed, Get(name)))
     checks.raises("answer-2, cut", Network, lambda: answer_to(answer[:-1], Get(name)))
 
 
@@ -958,7 +959,8 @@ def check_answers(checks):
     for what, (kind, frames) in wrong.items():
         checks.raises(what, kind, lambda frames=frames: answer_to(b"".join(frames), Get(b"x")))
     narrow = b"".join(spoken(data[:5000], [0], piece=1001))
-    checks.raises("beyond the window", Violation, lambda: answer_to(narrow, Get(b"x", window=1000), window=1000))
+    request = Get(b"x", window=1000)
+    checks.raises("beyond the window", Violation, lambda: answer_to(narrow, request, window=1000))
     # Of four blocks, the pair for blocks 2 and 3 comes behind the bytes of block 1, not with the others.
     four = spoken(pattern(3 * BLOCK + 1), range(4))
     (first, second) = (each for each in four if each[4] == VALUES)
