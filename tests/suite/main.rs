@@ -50,4 +50,5 @@ mod server_robustness;
 mod server_shutdown;
 mod server_start;
 mod server_v1;
+mod server_v2_reader;
 mod serving;
