@@ -191,3 +191,7 @@ fn said(name: &[u8]) -> String {
     let ellipsis = if shown.len() < name.len() { "…" } else { "" };
     format!("{}{ellipsis}", logged(shown))
 }
+
+#[cfg(test)]
+#[path = "audit/tests.rs"]
+mod tests;

@@ -130,8 +130,9 @@ impl Account {
         lock(&self.state).cause.get_or_insert_with(|| cause.to_owned());
     }
 
+    /// Bytes that are there or were sent: more than the size if some were sent again.
     fn done(&self, state: &State) -> u64 {
-        self.have.saturating_add(state.sent).min(self.size)
+        self.have.saturating_add(state.sent)
     }
 
     fn tell_steps(&self, state: &mut State) {
