@@ -6,8 +6,8 @@
 //!    the catalog is left alone for [`CATALOG_RETRY`], so that no reader waits for it again and again.
 //! 3. What is to be remembered goes through a bounded queue to a thread that commits many at once;
 //!    readers have a connection of their own and never wait for a commit.
-//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten. Trees ([`trees`]) are
-//!    bounded in bytes as well.
+//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten. Trees are
+//!    bounded in bytes as well (`sqlite/trees.rs`).
 //!
 //! The SQL keeps to what PostgreSQL understands too, where a BLOB is a BYTEA.
 
