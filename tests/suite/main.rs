@@ -2,8 +2,9 @@
 //!
 //! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand;
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
-//! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page. `proxy` is the network between a real client and a real server, as bad or as far
-//! as a test says, and `chance` the seed of what is left to chance.
+//! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
+//! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
+//! `chance` the seed of what is left to chance.
 //! The other modules are the tests, one topic each.
 #![allow(
     clippy::cast_possible_truncation,
