@@ -177,6 +177,21 @@ impl StoredFile {
         }
     }
 
+    fn is_byte_warm(&self, offset: u64) -> bool {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        if self.in_memory.get() == Some(&true) {
+            return true;
+        }
+        let mut byte = [0];
+        let mut buffers = [io::IoSliceMut::new(&mut byte)];
+        match preadv2(&self.file, &mut buffers, offset, ReadWriteFlags::NOWAIT) {
+            Ok(_) => true,
+            // As in `read_now`.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.is_in_memory(),
+            Err(_) => false,
+        }
+    }
+
     /// Whether its file system keeps everything in memory. It is asked once.
     fn is_in_memory(&self) -> bool {
         *self.in_memory.get_or_init(|| fileops::is_in_memory(&self.file))
@@ -193,19 +208,18 @@ impl StoredFile {
     pub fn read_now(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<Option<usize>> {
         Ok(None)
     }
+
+    fn is_byte_warm(&self, _offset: u64) -> bool {
+        false
+    }
 }
 
 impl StoredFile {
     /// Whether a stretch of the file is likely in memory, told from its first and its last byte.
     #[must_use]
     pub fn is_warm(&self, offset: u64, count: u64) -> bool {
-        #[cfg(target_os = "linux")]
-        if self.in_memory.get() == Some(&true) {
-            return true;
-        }
-        let mut byte = [0];
         let last = offset + count.saturating_sub(1);
-        [offset, last].into_iter().all(|at| matches!(self.read_now(&mut byte, at), Ok(Some(_))))
+        [offset, last].into_iter().all(|at| self.is_byte_warm(at))
     }
 
     /// Brings a stretch of the file into memory. May block.

@@ -8,9 +8,11 @@
 //! 2. absolute links are refused, relative ones are followed, at most [`LINKS_MAX`] of them;
 //! 3. folders that hold the server's own files are recognised by identity and refused.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat, stat};
@@ -68,6 +70,19 @@ impl LocalDisk {
         })
     }
 
+    /// Opens a file that lies in the root itself with one call instead of three. No folder is passed
+    /// through but those that lead to the root, which the walk does not look at either; the last
+    /// component is not followed if it is a link. Whatever is not a plain success is left to the walk.
+    fn open_directly(&self, name: &FileName) -> Option<File> {
+        let mut components = name.components();
+        let (only, None) = (components.next()?, components.next()) else { return None };
+        if names::is_reserved(only) {
+            return None;
+        }
+        let path = self.root.join(OsStr::from_bytes(only));
+        open_cached(CWD, path, FILE).ok().map(File::from)
+    }
+
     fn is_hidden(&self, folder: &OwnedFd) -> Result<bool, OpenError> {
         let found = fstat(folder).map_err(open_error)?;
         Ok(self.hidden.iter().any(|hidden| {
@@ -82,6 +97,9 @@ impl Storage for LocalDisk {
     }
 
     fn open_now(&self, name: &FileName) -> Option<Result<StoredFile, OpenError>> {
+        if let Some(file) = self.open_directly(name) {
+            return Some(stored(file));
+        }
         match Walk::new(self, name, Patience::Never).and_then(Walk::finish) {
             Err(OpenError::Unavailable(_)) => None,
             told => Some(told),
@@ -125,9 +143,7 @@ impl<'a> Walk<'a> {
                 break file;
             }
         };
-        StoredFile::new(file)
-            .map_err(OpenError::Unavailable)?
-            .ok_or(OpenError::Refused("it is not a regular file"))
+        stored(file)
     }
 
     /// Walks one component; the file, if it was the last one.
@@ -188,6 +204,12 @@ impl<'a> Walk<'a> {
         self.ahead.extend(target.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec));
         Ok(None)
     }
+}
+
+fn stored(file: File) -> Result<StoredFile, OpenError> {
+    StoredFile::new(file)
+        .map_err(OpenError::Unavailable)?
+        .ok_or(OpenError::Refused("it is not a regular file"))
 }
 
 const LEADS_OUT: OpenError = OpenError::Refused("a symbolic link leads out of the served folder");
