@@ -130,6 +130,11 @@ pub const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
 /// Longest wait after a failed `accept`.
 pub const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
+/// Largest TCP segment, in bytes: two of them and their headers fit into 64 KiB. Linux hands two at a
+/// time to a device, and has to cut them apart itself where they are larger than what the device
+/// takes. Only the loopback device knows segments of such a size.
+pub const SEGMENT_MAX: u32 = 32_500;
+
 /// Threads for blocking work (opening, hashing, cold reads).
 pub const BLOCKING_THREADS: usize = 64;
 

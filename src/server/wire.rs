@@ -62,7 +62,9 @@ pub(super) struct Wire {
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, pace: Pace) -> Self {
-        // Only a matter of speed; a socket that refuses it still works.
+        // On Linux it has inherited that from the listener. Only a matter of speed; a socket that
+        // refuses it still works.
+        #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true);
         Self { stream, pace, waited: Duration::ZERO, taken: 0 }
     }
