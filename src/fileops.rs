@@ -24,6 +24,17 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Opens a file that exists for reading and writing; never through a symbolic link.
+pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+    OpenOptions::new().read(true).write(true).custom_flags(flags.bits().cast_signed()).open(path)
+}
+
+/// Makes a file that must not exist yet, for reading and writing.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
 /// Makes a file without a name in the folder for temporary files; it is gone when it is closed.
 pub(crate) fn create_nameless() -> io::Result<File> {
     tempfile::tempfile()
@@ -32,6 +43,11 @@ pub(crate) fn create_nameless() -> io::Result<File> {
 /// Makes a file empty.
 pub(crate) fn truncate(file: &File) -> io::Result<()> {
     file.set_len(0)
+}
+
+/// Makes a file shorter, or longer with zeros that take no room.
+pub(crate) fn set_length(file: &File, size: u64) -> io::Result<()> {
+    file.set_len(size)
 }
 
 /// Reserves room for `size` bytes and makes the file that long; does nothing where the file system
@@ -70,6 +86,11 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
 /// Waits until the bytes and the attributes of a file are on the disk.
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     file.sync_all()
+}
+
+/// Waits until the bytes of a file, and what is needed to find them, are on the disk.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    file.sync_data()
 }
 
 /// Waits until the entries of a folder are on the disk.

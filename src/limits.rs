@@ -211,3 +211,16 @@ pub const CATALOG_QUEUE: usize = 1024;
 pub const CATALOG_BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a catalog that cannot be used is left alone.
 pub const CATALOG_RETRY: Duration = Duration::from_secs(30);
+
+/// Blocks of one file, at most: 16 TiB.
+pub const BLOCKS_MAX: u64 = 1 << 24;
+/// Records of a part's journal that are read: twice as many as there are blocks.
+pub const JOURNAL_RECORDS_MAX: u32 = 1 << 25;
+/// Buffer in which a journal is read and written anew, in bytes.
+pub const JOURNAL_CHUNK: usize = 64 << 10;
+/// Bytes received after which they are flushed while more arrive.
+pub const SYNC_BYTES: u64 = 64 << 20;
+/// Time after which received bytes are flushed while more arrive.
+pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
+/// Receivers of one target that may finish one after the other while another one begins.
+pub const STAGING_TRIES: usize = 100;

@@ -1,7 +1,10 @@
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
+use super::beside::{PART, hidden_name};
 use super::*;
+use crate::error::Code;
+use crate::names::STAGED_PREFIX;
 
 struct Folder(tempfile::TempDir);
 
@@ -98,7 +101,7 @@ fn two_receivers_of_one_target_never_mix_and_a_left_over_is_taken_over() {
     first.commit(Replace::Always, false).unwrap();
     assert_eq!(fs::read(folder.path("file")).unwrap(), b"first");
 
-    let part = folder.path(&staged_name(Path::new("file")));
+    let part = folder.path(&hidden_name(Path::new("file"), PART));
     fs::write(&part, "the rest of one that was killed, and longer").unwrap();
     stage(&folder.path("file"), b"third").unwrap().commit(Replace::Always, false).unwrap();
     assert_eq!(fs::read(folder.path("file")).unwrap(), b"third");
@@ -108,7 +111,7 @@ fn two_receivers_of_one_target_never_mix_and_a_left_over_is_taken_over() {
 #[test]
 fn what_others_put_in_the_way_is_neither_followed_nor_written() {
     let folder = Folder::new();
-    let part = folder.path(&staged_name(Path::new("file")));
+    let part = folder.path(&hidden_name(Path::new("file"), PART));
     fs::write(folder.path("victim"), "precious").unwrap();
     symlink("victim", &part).unwrap();
     assert!(matches!(stage(&folder.path("file"), b"x"), Err(StageError::InTheWay(_))));

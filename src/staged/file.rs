@@ -1,0 +1,87 @@
+//! A file that is received from its beginning to its end in one go.
+//!
+//! Version 1 and single streams use it. Nothing of it is kept if it is not committed; what a killed
+//! receiver left behind is taken over by the next one.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::beside::{self, failed, folder_of};
+use super::{Replace, StageError};
+use crate::fileops;
+
+/// A file in the making. Dropped without a commit, it is removed, with the folders made for it.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    made: Vec<PathBuf>,
+    committed: bool,
+}
+
+impl StagedFile {
+    /// Stages a file that will become `target`, with room for `size` bytes. Missing folders are made.
+    ///
+    /// # Errors
+    /// [`StageError`]; nothing is left behind then.
+    pub fn create(target: &Path, size: u64) -> Result<Self, StageError> {
+        let folder = folder_of(target);
+        let made = fileops::create_folders(folder).map_err(failed("create the folder", folder))?;
+        let staged = beside::open_staged(target, folder);
+        let (file, path) = match staged {
+            Ok(staged) => staged,
+            Err(error) => {
+                fileops::remove_folders(&made);
+                return Err(error);
+            }
+        };
+        let staged = Self { file, path, target: target.to_owned(), made, committed: false };
+        // A journal that lies here is of other bytes than those that are written now.
+        beside::forget_journal(&folder.join(beside::hidden_name(target, beside::JOURNAL)))?;
+        fileops::truncate(&staged.file).map_err(failed("write", &staged.path))?;
+        beside::make_room(&staged.file, &staged.target, size)?;
+        Ok(staged)
+    }
+
+    /// Writes all of `bytes` at a position.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
+        fileops::write_all_at(&self.file, bytes, offset).map_err(failed("write", &self.target))
+    }
+
+    /// Gives the file its name; flushes it first, and its folder after, if `sync` says so.
+    ///
+    /// # Errors
+    /// If that fails the target is as it was. A failed flush is final: what is on the disk then is
+    /// unknown, so the staged file is removed. Only if flushing the folder fails does the target
+    /// hold the new file already, though a power cut might undo that.
+    pub fn commit(mut self, replace: Replace, sync: bool) -> Result<(), StageError> {
+        beside::adopt_permissions(&self.file, &self.path, &self.target)?;
+        if sync {
+            fileops::sync_file(&self.file).map_err(failed("flush", &self.target))?;
+        }
+        beside::rename_to_target(&self.path, &self.target, replace)?;
+        self.committed = true;
+        if sync {
+            beside::sync_folders(&self.target, &self.made)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.committed {
+            // It is hidden and will be taken over by the next receiver, if it cannot be removed now.
+            let _ = fileops::remove_file(&self.path);
+            fileops::remove_folders(&self.made);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "file/tests.rs"]
+mod tests;
