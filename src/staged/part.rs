@@ -303,6 +303,10 @@ impl Part {
     /// # Errors
     /// If the disk refuses. After a failed flush nothing more can be recorded or committed.
     pub fn sync_point(&self) -> Result<(), StageError> {
+        self.sync_point_by(|| fileops::sync_data(&self.file))
+    }
+
+    fn sync_point_by(&self, flush: impl FnOnce() -> io::Result<()>) -> Result<(), StageError> {
         if !self.sync {
             return Ok(());
         }
@@ -315,7 +319,7 @@ impl Part {
                 _ => return Ok(()),
             }
         };
-        self.trusted(fileops::sync_data(&self.file).map_err(failed("flush", &self.target)))?;
+        self.trusted(flush().map_err(failed("flush", &self.target)))?;
         if !named {
             self.trusted(beside::sync_folders(&self.target, &self.made))?;
         }

@@ -88,6 +88,45 @@ fn a_sync_point_covers_only_what_was_recorded_before_its_flush_began() {
 }
 
 #[test]
+fn others_record_while_a_sync_point_flushes_and_are_not_covered_by_it() {
+    let (place, bytes) = (Place::new(), content(3 * MIB));
+    let part = place.receive(&bytes, &[0]);
+    part.sync_point_by(|| {
+        put(&part, &bytes, &[1]);
+        Ok(())
+    })
+    .unwrap();
+    drop(part);
+    damage(&place, 1);
+    assert_eq!(found_after(&place, NEXT_BOOT), (vec![0], MIB));
+}
+
+#[test]
+fn a_flush_that_fails_is_told_and_not_tried_again() {
+    let (place, bytes) = (Place::new(), content(3 * MIB));
+    let part = place.receive(&bytes, &[0]);
+    let failed = part.sync_point_by(|| Err(io::Error::other("planted"))).unwrap_err();
+    assert!(failed.to_string().contains("planted"), "{failed}");
+    let again = part.sync_point_by(|| panic!("tried again")).unwrap_err();
+    assert!(matches!(again, StageError::FlushFailed(_)), "{again}");
+}
+
+#[test]
+fn what_was_flushed_still_is_in_a_journal_that_was_written_anew() {
+    let (place, bytes) = (Place::new(), content(4 * MIB));
+    let mut part = place.receive(&bytes, &[0, 1]);
+    part.sync_point().unwrap();
+    put(&part, &bytes, &[2]);
+    for keep in [&[1, 2][..], &[1]] {
+        part.begin(&source(&bytes), &set(keep)).unwrap();
+    }
+    put(&part, &bytes, &[3]);
+    drop(part);
+    damage(&place, 3);
+    assert_eq!(found_after(&place, NEXT_BOOT), (vec![1], MIB));
+}
+
+#[test]
 fn a_copied_part_is_looked_at_whatever_was_flushed() {
     let (place, bytes) = (Place::new(), content(3 * MIB));
     let part = place.receive(&bytes, &[0, 1, 2]);
