@@ -3,31 +3,67 @@
 //! [`fetch`] is called by the client program for each file. It knows the wire, the staged file and
 //! time; it prints nothing: whoever wants to show or log what happens passes an [`Observer`].
 //!
-//! 1. An attempt connects, asks, reads the header, and stages the target.
-//! 2. The data goes through the pipeline in `receive`; size and digest are compared.
-//! 3. Only then does the target get its name (or the stream its bytes).
-//! 4. What may work later is tried again, from the start, after a growing wait.
+//! 1. An attempt says hello in version 2 of the protocol; a server that does not understand it is asked
+//!    again in version 1, at once.
+//! 2. Version 2 ([`v2`]) goes on with what is there and proves each block. Version 1 ([`v1`]) begins at
+//!    nothing, and the checksum is compared at the end.
+//! 3. Only then does the target get its name. A stream gets the bytes as they are proven, or, over
+//!    version 1, when all of them are.
+//! 4. What may work later is tried again, after a growing wait. An attempt that brought something is
+//!    not counted: only a server that gives nothing exhausts the retries.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::digest::Md5;
+use crate::digest::Digest;
 
 mod attempt;
+mod checksum;
 mod connect;
 mod error;
 mod events;
-mod receive;
 mod retry;
 mod target;
+mod v1;
+mod v2;
 
+pub use checksum::{Checksum, ChecksumError};
 pub use connect::{Server, ServerError};
 pub use error::FetchError;
 pub use events::{Event, Observer};
 pub use retry::Backoff;
 pub use target::Target;
+pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
+
+/// Which version of the protocol is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// The newest that the server understands.
+    #[default]
+    Auto,
+    /// Version 1 only.
+    V1,
+    /// Version 2 only.
+    V2,
+}
+
+/// Servers that are known to speak version 1 only, for as long as this is alive. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct OldServers(Arc<Mutex<HashSet<String>>>);
+
+impl OldServers {
+    fn has(&self, server: &Server) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&server.to_string())
+    }
+
+    fn add(&self, server: &Server) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(server.to_string());
+    }
+}
 
 /// What happens when the target exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +87,16 @@ pub struct Settings {
     pub overwrite: Overwrite,
     /// Whether to wait until the file is on the disk.
     pub sync: bool,
+    /// Which version of the protocol is spoken.
+    pub protocol: Protocol,
+    /// Connections at once for one file, at most (version 2).
+    pub links: u64,
+    /// Whether to forget what is there of an earlier attempt.
+    pub restart: bool,
+    /// What the file has to be.
+    pub checksum: Option<Checksum>,
+    /// Servers that need not be asked for version 2 again.
+    pub old_servers: OldServers,
 }
 
 /// A file that was fetched.
@@ -62,20 +108,23 @@ pub struct Fetched {
     /// Its size in bytes.
     pub size: u64,
     /// Its digest, as the server said it and as it was verified.
-    pub md5: Md5,
+    pub digest: Digest,
     /// The whole time, waits included.
     pub elapsed: Duration,
     /// It was there already, the same as the server's, and was left alone.
     pub unchanged: bool,
+    /// Bytes that were there already from an earlier program's attempt.
+    pub resumed: u64,
 }
 
 /// Fetches the file `name` from `server` into `target`; gives up at once when `stopping` is cancelled.
 ///
 /// # Errors
-/// The error of the last attempt. Whatever it is, the target is as it was before.
+/// The error of the last attempt. Whatever it is, the target is as it was before; what has arrived
+/// over version 2 is kept beside it for the next time.
 pub async fn fetch(
     server: &Server,
-    name: &str,
+    name: &[u8],
     target: &Target,
     settings: &Settings,
     observer: &dyn Observer,
@@ -84,16 +133,43 @@ pub async fn fetch(
     let began = Instant::now();
     target.check(settings.overwrite)?;
     let attempt = attempt::Attempt { server, name, target, settings, observer, stopping };
+    let mut remains = v2::Remains::default();
+    let got = with_retries(settings, observer, stopping, async || {
+        let before = remains.blocks;
+        let got = try_once(&attempt, &mut remains).await;
+        Tried { result: got, has_brought_something: remains.blocks > before }
+    });
+    let attempt::Got { size, digest, unchanged, resumed } = got.await?;
+    let path = target.path().map(ToOwned::to_owned);
+    Ok(Fetched { path, size, digest, elapsed: began.elapsed(), unchanged, resumed })
+}
+
+/// What came of an attempt.
+struct Tried<T> {
+    result: Result<T, FetchError>,
+    /// It failed, but less is left to do.
+    has_brought_something: bool,
+}
+
+/// Makes attempts until one succeeds, fails for good, or nothing came of too many.
+async fn with_retries<T>(
+    settings: &Settings,
+    observer: &dyn Observer,
+    stopping: &CancellationToken,
+    mut attempt: impl AsyncFnMut() -> Tried<T>,
+) -> Result<T, FetchError> {
     let mut waits = settings.backoff.waits();
     let mut retry = 0;
     loop {
-        let error = match attempt.run().await {
-            Ok((size, md5, unchanged)) => {
-                let path = target.path().map(ToOwned::to_owned);
-                return Ok(Fetched { path, size, md5, elapsed: began.elapsed(), unchanged });
-            }
+        let Tried { result, has_brought_something } = attempt().await;
+        let error = match result {
+            Ok(result) => return Ok(result),
             Err(error) => error,
         };
+        if has_brought_something {
+            waits = settings.backoff.waits();
+            retry = 0;
+        }
         let wait = match waits.next() {
             Some(wait) if error.may_pass() => wait,
             _ => return Err(error),
@@ -105,4 +181,33 @@ pub async fn fetch(
             return Err(FetchError::Interrupted);
         }
     }
+}
+
+/// One attempt, in the version of the protocol that the server understands.
+async fn try_once(
+    attempt: &attempt::Attempt<'_>,
+    remains: &mut v2::Remains,
+) -> Result<attempt::Got, FetchError> {
+    let settings = attempt.settings;
+    let is_old = settings.protocol == Protocol::Auto && settings.old_servers.has(attempt.server);
+    if settings.protocol == Protocol::V1 || is_old {
+        return v1::run(attempt).await;
+    }
+    let (peer, said_so) = match v2::run(attempt, remains).await {
+        Ok(got) => return Ok(got),
+        Err(v2::Stop::Failed(error)) => return Err(error),
+        Err(v2::Stop::Old { peer, said_so }) => (peer, said_so),
+    };
+    if settings.protocol == Protocol::V2 && said_so {
+        return Err(FetchError::OldServer { peer });
+    }
+    if settings.protocol == Protocol::V2 || (!said_so && remains.expects_v2()) {
+        // More likely it is away than of another version, and version 1 would begin at nothing.
+        return Err(FetchError::Unanswered { peer });
+    }
+    if said_so {
+        settings.old_servers.add(attempt.server);
+    }
+    remains.release();
+    v1::run(attempt).await
 }

@@ -89,6 +89,15 @@ pub const V2_WAIT_INTERVAL: Duration = Duration::from_secs(2);
 /// Blocks of a file whose values are computed before they are sent, while its root is not known.
 pub const V2_VALUES_AHEAD: u64 = 2;
 
+/// Bytes of frames that are gathered before they are written.
+pub const V2_GATHER: usize = 128 << 10;
+
+/// Files that a connection of version 2 keeps open for further requests.
+pub const V2_HELD_MAX: usize = 8;
+
+/// Bytes that are written at once in place of those that a file has lost.
+pub const V2_FILL: usize = 4096;
+
 /// Time a peer has for its full request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -159,6 +168,33 @@ pub const HASH_RATE_SAMPLE: usize = 8 << 20;
 /// Buffer that is hashed again and again for that, in bytes.
 pub const HASH_RATE_BUFFER: usize = 16 << 10;
 
+/// How long the client waits for the answer to a hello before it takes the server for one of version 1.
+pub const V2_HELLO_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes that the client reads besides those of a block.
+pub const V2_INPUT: usize = 4096;
+/// Blocks that one request of the client asks for, at most; a window holds as many.
+pub const V2_RUN_BLOCKS_MAX: u64 = 16;
+/// Blocks that one request of the client asks for, at least, while there are so many.
+pub const V2_RUN_BLOCKS_MIN: u64 = 4;
+/// Requests that each of the client's connections has in flight: while one is answered the next ones
+/// are on their way.
+pub const V2_RUNS_AHEAD: usize = 3;
+/// Blocks that a further connection should have to fetch to be worth making.
+pub const V2_LINK_BLOCKS_MIN: u64 = 16;
+/// How often a block may arrive damaged before the client gives up.
+pub const V2_BLOCK_TRIES: u32 = 5;
+/// Connections at once for one file.
+pub const V2_LINKS: u64 = 2;
+/// Connections at once for one file, at most.
+pub const V2_LINKS_MAX: u64 = 16;
+/// How often progress is told while a file arrives.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Pings that the client sends where nobody says how many.
+pub const PINGS: u32 = 4;
+/// Time between two pings of the client.
+pub const PING_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Retries of the client after its first attempt.
 pub const RETRIES: u32 = 6;
 /// First wait of the client before a retry; it doubles each time.
@@ -212,8 +248,6 @@ pub const CATALOG_BUSY_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a catalog that cannot be used is left alone.
 pub const CATALOG_RETRY: Duration = Duration::from_secs(30);
 
-/// Blocks of one file, at most: 16 TiB.
-pub const BLOCKS_MAX: u64 = 1 << 24;
 /// Records of a part's journal that are read: twice as many as there are blocks.
 pub const JOURNAL_RECORDS_MAX: u32 = 1 << 25;
 /// Buffer in which a journal is read and written anew, in bytes.

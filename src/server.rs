@@ -21,6 +21,7 @@ mod connection;
 mod end;
 pub mod listener;
 mod v1;
+mod v2;
 mod wire;
 
 /// What a user may set about connections.

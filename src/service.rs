@@ -13,7 +13,6 @@ use crate::limits::SMALL_FILE_MAX;
 use crate::names::FileName;
 use crate::storage::{OpenError, Storage, StoredFile};
 
-#[cfg_attr(not(test), expect(dead_code, reason = "the edge of version 2 is to use it"))]
 pub(crate) mod accounts;
 mod ahead;
 pub(crate) mod digests;
@@ -21,7 +20,6 @@ pub mod events;
 mod memory;
 mod registry;
 pub(crate) mod transfer;
-#[cfg_attr(not(test), expect(dead_code, reason = "the edge of version 2 is to use it"))]
 pub(crate) mod versions;
 
 pub use events::{Event, Observer};

@@ -294,6 +294,14 @@ impl BlockSet {
         &self.0
     }
 
+    /// The blocks of a file of `size` bytes that are not in it.
+    #[must_use]
+    pub fn missing(&self, size: u64) -> Vec<Range<u64>> {
+        let starts = std::iter::once(0).chain(self.0.iter().map(|run| run.end));
+        let ends = self.0.iter().map(|run| run.start).chain(std::iter::once(block_count(size)));
+        starts.zip(ends).map(|(start, end)| start..end).filter(|gap| !gap.is_empty()).collect()
+    }
+
     /// How many blocks there are.
     #[must_use]
     pub fn count(&self) -> u64 {

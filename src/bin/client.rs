@@ -1,7 +1,8 @@
 //! `client FILE [HOST [PORT]]`: fetches files from a oneport server, or from an original one.
 //!
 //! 1. Ctrl+C is caught before anything else; the command line becomes a checked [`args::Job`].
-//! 2. The log is opened if it can be; each file is fetched by [`oneport::client::fetch`].
+//! 2. The log is opened if it can be; each file is fetched by [`oneport::client::fetch`], or asked about
+//!    ([`asking`]).
 //! 3. What happens is shown by a view and logged; the results go to standard output.
 
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ use tracing::{error, info};
 
 #[path = "client/args.rs"]
 mod args;
+#[path = "client/asking.rs"]
+mod asking;
 #[path = "client/bar.rs"]
 mod bar;
 #[path = "client/json.rs"]
@@ -26,7 +29,7 @@ mod plain;
 #[path = "client/view.rs"]
 mod view;
 
-use args::{File, Job};
+use args::{File, Job, Task};
 use view::Reporter;
 
 fn main() -> ExitCode {
@@ -101,7 +104,11 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         stop.catch_signals()?;
-        fetch_all(job, stop).await
+        match &job.task {
+            Task::Get => fetch_all(job, stop).await,
+            Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
+            Task::Stat | Task::Verify => Ok(asking::ask_all(job, stop).await),
+        }
     });
     // A name that is still being looked up, or a stream that nobody reads, is not waited for.
     runtime.shutdown_background();
@@ -146,7 +153,7 @@ async fn fetch_all(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
             }
             Err(error) => {
                 reporter.failed(&error);
-                if job.files.len() == 1 || concerns_all(&error) {
+                if job.files.len() == 1 || (concerns_all(&error) && have_one_server(job)) {
                     return Ok(ExitCode::from(error.code().exit_status()));
                 }
                 failed.push(file.shown());
@@ -167,11 +174,10 @@ async fn fetch_one(
     reporter: &Reporter<'_>,
     stop: &Stop,
 ) -> Result<Fetched, FetchError> {
-    let (name, server, target) =
-        (oneport::text::logged(file.name.as_bytes()), &job.server, file.target.shown());
+    let (name, server, target) = (oneport::text::logged(&file.name), &file.server, file.target.shown());
     let target = oneport::text::logged(target.as_bytes());
     info!(event = "fetch", %name, %server, %target, "Fetching '{name}' from {server} into {target}");
-    let fetched = fetch(&job.server, &file.name, &file.target, &job.settings, reporter, &stop.token).await;
+    let fetched = fetch(server, &file.name, &file.target, &job.settings, reporter, &stop.token).await;
     if let Err(cause) = &fetched {
         let (text, code) = (cause.to_string(), cause.code().name());
         let text = oneport::text::logged(text.as_bytes());
@@ -183,4 +189,8 @@ async fn fetch_one(
 /// Whether every other file of the same server would fail likewise.
 fn concerns_all(error: &FetchError) -> bool {
     matches!(error.code(), Code::Connect)
+}
+
+fn have_one_server(job: &Job) -> bool {
+    job.files.iter().all(|file| file.server == job.files[0].server)
 }

@@ -56,6 +56,92 @@ pub enum FetchError {
         /// How long it was waited for.
         after: Duration,
     },
+    /// The server did not answer the greeting of version 2.
+    #[error("{peer} did not answer")]
+    Unanswered {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The server speaks version 1 only, and something was asked for that version 1 has not.
+    #[error(
+        "{peer} speaks only version 1 of the protocol, which cannot do this; leave --protocol out to fetch from it"
+    )]
+    OldServer {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The file became another one while it was fetched.
+    #[error("the file changed on {peer} while it was fetched")]
+    SourceChanged {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The file became another one after a part of it had been passed on.
+    #[error("the file changed on {peer} after a part of it had been written; fetch it again")]
+    StreamChanged {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The server cannot read the file now.
+    #[error("{peer} cannot send the file now: {text}")]
+    Unavailable {
+        /// The server.
+        peer: SocketAddr,
+        /// The server's words, made safe to show.
+        text: String,
+    },
+    /// The server refused for a reason of its own.
+    #[error("{peer} refused: {text}")]
+    Failed {
+        /// The server.
+        peer: SocketAddr,
+        /// The kind of failure.
+        code: Code,
+        /// The server's words, made safe to show.
+        text: String,
+    },
+    /// A block arrived damaged again and again.
+    #[error("block {block} arrived damaged from {peer} again and again; the network or a memory is faulty")]
+    Damaged {
+        /// The server.
+        peer: SocketAddr,
+        /// The block.
+        block: u64,
+    },
+    /// The blocks that the server proved do not make the file that it says it has.
+    #[error("what {peer} says of the file contradicts itself")]
+    Contradiction {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The server does not keep to version 2 of the protocol, or the network changed its words.
+    #[error("{peer} broke the protocol: {source}")]
+    Violated {
+        /// The server.
+        peer: SocketAddr,
+        /// What it did.
+        #[source]
+        source: WireError,
+    },
+    /// The server has a file of this name, but not the one that the user knows.
+    #[error("the server's file has {algorithm} {found}, not {wanted} (--checksum); nothing was saved")]
+    OtherFile {
+        /// How the checksum is computed.
+        algorithm: &'static str,
+        /// The checksum that the user gave.
+        wanted: String,
+        /// The checksum of the server's file.
+        found: String,
+    },
+    /// A local file cannot be read.
+    #[error("cannot read {path}: {}", in_words(.source))]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The server does not keep to the protocol.
     #[error("{peer} does not speak the protocol: {source}")]
     Protocol {
@@ -102,11 +188,19 @@ impl FetchError {
             Self::Connect { .. } => Code::Connect,
             Self::Lost { .. } => Code::Lost,
             Self::Silent { .. } => Code::Timeout,
-            Self::Protocol { .. } => Code::Protocol,
-            Self::Checksum { .. } => Code::Checksum,
+            Self::Unanswered { .. } => Code::Lost,
+            Self::OldServer { .. } => Code::Unsupported,
+            Self::SourceChanged { .. } | Self::StreamChanged { .. } => Code::SourceChanged,
+            Self::Unavailable { .. } => Code::Other,
+            Self::Failed { code, .. } => *code,
+            Self::Protocol { .. } | Self::Violated { .. } => Code::Protocol,
+            Self::Checksum { .. }
+            | Self::Damaged { .. }
+            | Self::Contradiction { .. }
+            | Self::OtherFile { .. } => Code::Checksum,
             Self::Stage(error) => error.code(),
             Self::Output { source, .. } if is_no_space(source) => Code::NoSpace,
-            Self::Output { .. } => Code::LocalIo,
+            Self::Output { .. } | Self::Unreadable { .. } => Code::LocalIo,
             Self::Interrupted => Code::Other,
         }
     }
@@ -116,10 +210,24 @@ impl FetchError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Lost { .. } | Self::Silent { .. } | Self::Checksum { .. } => true,
+            Self::Connect { .. }
+            | Self::Lost { .. }
+            | Self::Silent { .. }
+            | Self::Unanswered { .. }
+            | Self::SourceChanged { .. }
+            | Self::Unavailable { .. }
+            | Self::Damaged { .. }
+            | Self::Contradiction { .. }
+            | Self::Violated { .. }
+            | Self::Checksum { .. } => true,
             Self::NotFound(_)
             | Self::Refused { .. }
+            | Self::OldServer { .. }
+            | Self::StreamChanged { .. }
+            | Self::Failed { .. }
             | Self::Protocol { .. }
+            | Self::OtherFile { .. }
+            | Self::Unreadable { .. }
             | Self::Stage(_)
             | Self::Output { .. }
             | Self::Interrupted => false,

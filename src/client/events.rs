@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::FetchError;
-use crate::digest::Md5;
+use crate::digest::Digest;
 
 /// Hears of every event. Called on the receiving thread: it must not take long.
 pub trait Observer: Send + Sync {
@@ -32,8 +32,17 @@ pub enum Event<'a> {
         name: &'a [u8],
         /// Its size in bytes.
         size: u64,
-        /// The digest that it must have.
-        md5: Md5,
+        /// The digest that it must have, if it is known by now.
+        digest: Option<Digest>,
+        /// Bytes of it that are here already and need not be fetched again.
+        have: u64,
+    },
+    /// The server has another version of the file than the one of which a part is here.
+    Changed {
+        /// Bytes of the part that both versions have in common: they are kept.
+        kept: u64,
+        /// Bytes of the part.
+        had: u64,
     },
     /// More bytes have arrived.
     Progress {

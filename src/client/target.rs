@@ -7,11 +7,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use super::{FetchError, Overwrite};
-use crate::digest::{Md5, Md5Hasher};
+use crate::digest::{Digest, Md5, Md5Hasher};
 use crate::fileops;
 use crate::limits::RECEIVE_CHUNK;
-use crate::staged::{Replace, StageError, StagedFile, make_room};
+use crate::staged::{Part, Replace, StageError, StagedFile, make_room};
 use crate::text;
+use crate::tree::Root;
 
 /// Where a fetched file goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,12 @@ impl Target {
         )
     }
 
+    /// Whether a part of it is here, from an attempt that did not come to its end.
+    #[must_use]
+    pub fn has_part(&self) -> bool {
+        matches!(self, Self::File(path) if Part::is_there(path))
+    }
+
     /// Whether it is worth asking for the file at all.
     pub(super) fn check(&self, overwrite: Overwrite) -> Result<(), FetchError> {
         match self {
@@ -75,10 +82,14 @@ impl Target {
     }
 
     /// Whether it is a file of this size and digest already. May block.
-    pub(super) fn holds(&self, size: u64, md5: Md5) -> bool {
+    pub(super) fn holds(&self, size: u64, digest: Digest) -> bool {
         let Self::File(path) = self else { return false };
         let same_size = path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == size);
-        same_size && digest_of(path).is_ok_and(|digest| digest == md5)
+        same_size
+            && match digest {
+                Digest::Md5(md5) => md5_of(path).is_ok_and(|found| found == md5),
+                Digest::Blake3(root) => root_of(path).is_ok_and(|(_, found)| found == root),
+            }
     }
 
     /// Prepares to receive `size` bytes. May block.
@@ -112,6 +123,14 @@ impl Sink {
         }
     }
 
+    /// The file that holds the bytes until then.
+    pub(super) fn file(&self) -> &File {
+        match self {
+            Self::Staged(staged) => staged.file(),
+            Self::Spooled(file, _) => file,
+        }
+    }
+
     /// Makes the verified bytes public. May block.
     pub(super) fn publish(self, replace: Replace, sync: bool) -> Result<(), FetchError> {
         match self {
@@ -137,14 +156,32 @@ fn pour(mut spooled: File, target: &Target) -> io::Result<()> {
     Ok(())
 }
 
-fn digest_of(path: &Path) -> io::Result<Md5> {
-    let mut file = File::open(path)?;
+fn md5_of(path: &Path) -> io::Result<Md5> {
     let mut hasher = Md5Hasher::default();
+    read_all(path, |bytes| hasher.update(bytes))?;
+    Ok(hasher.finish())
+}
+
+/// Size and root of a local file. May block.
+pub(super) fn root_of(path: &Path) -> io::Result<(u64, Root)> {
+    let mut hasher = blake3::Hasher::new();
+    let size = read_all(path, |bytes| {
+        hasher.update(bytes);
+    })?;
+    Ok((size, Root::from_bytes(hasher.finalize().into())))
+}
+
+fn read_all(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<u64> {
+    let mut file = File::open(path)?;
     let mut buffer = vec![0; RECEIVE_CHUNK];
+    let mut size = 0;
     loop {
         match io::Read::read(&mut file, &mut buffer) {
-            Ok(0) => return Ok(hasher.finish()),
-            Ok(count) => hasher.update(&buffer[..count]),
+            Ok(0) => return Ok(size),
+            Ok(count) => {
+                take(&buffer[..count]);
+                size += count as u64;
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

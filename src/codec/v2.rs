@@ -45,8 +45,6 @@ pub const SERVER_FRAME_MAX: usize = HEAD_LEN + OFFSET_LEN + (256 << 10);
 pub const RANGES_MAX: usize = 256;
 /// Pairs of values in one VALUES frame, at most.
 pub const PAIRS_MAX: usize = 64;
-/// Blocks of a file, at most (16 TiB).
-pub const BLOCKS_MAX: u64 = 1 << 24;
 /// Largest window, in bytes.
 pub const WINDOW_MAX: u64 = 1 << 62;
 /// Longest text of an ERROR, in bytes.

@@ -273,13 +273,15 @@ impl Responder {
             }
             Wanted::Get(get) => get,
         };
-        let wanted = match get.blocks(file.size) {
+        let wanted = get.blocks(file.size);
+        let size = file.size;
+        ServerFrame::File(request, file).encode(&mut self.frames);
+        let wanted = match wanted {
             Ok(wanted) => wanted,
             Err(error) => return self.fail(request, Code::Usage.into(), &error.to_string()),
         };
         active.said = now;
-        active.state = State::Sending(Sending::new(file.size, wanted, tree, get.values_only));
-        ServerFrame::File(request, file).encode(&mut self.frames);
+        active.state = State::Sending(Sending::new(size, wanted, tree, get.values_only));
         self.look_ahead(request);
         self.queue(request);
     }

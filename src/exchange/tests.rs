@@ -373,6 +373,7 @@ fn a_range_behind_the_end_is_told_so() {
     let request = pair.get(Get { ranges: vec![ByteRange { offset: 10, len: 1 }], ..Get::default() });
     pair.run().unwrap();
     assert_eq!(pair.failed(request), Some(Code::Usage));
+    assert!(pair.heard.iter().any(|heard| matches!(heard, Heard::File(..))), "what the file is comes first");
 }
 
 /// Frames of a server that lies, after an honest welcome and file.

@@ -8,7 +8,9 @@ use tokio::time::Instant;
 
 use super::end::End;
 use super::wire::{Pace, Wire};
-use super::{Context, Settings, v1};
+use super::{Context, Settings, v1, v2};
+use crate::codec::v1::Request;
+use crate::codec::v2::Hello;
 use crate::service::Event;
 use crate::sniff::{Dialect, sniff};
 
@@ -42,6 +44,11 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         }
         () = context.stopping.cancelled() => return Err(End::Stopping),
     };
+    if let Request::Name(name) = &request
+        && let Ok(hello) = Hello::parse(name)
+    {
+        return Box::pin(v2::serve(hello, buffer, wire, peer, context)).await;
+    }
     // Whoever only connects should cost little: what answering needs is made when it is needed.
     Box::pin(v1::answer(request, wire, peer, context)).await
 }

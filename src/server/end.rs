@@ -16,6 +16,12 @@ pub(super) enum End {
     /// The peer speaks something that is not served.
     #[error("not served: {}", .0.name())]
     NotServed(Dialect),
+    /// The peer needs something that this server does not have.
+    #[error("the client needs the capability {0}, which is not known")]
+    Lacking(String),
+    /// Nothing was said or sent for too long.
+    #[error("idle for {} s", .0.as_secs_f32())]
+    Idle(std::time::Duration),
     /// The peer broke the rules of its dialect.
     #[error(transparent)]
     Protocol(#[from] WireError),

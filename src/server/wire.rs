@@ -74,6 +74,20 @@ impl Wire {
         Ok(self.stream.read_buf(buffer).await?)
     }
 
+    /// Reads what is there without waiting; `None` if nothing is.
+    pub(super) fn read_now(&mut self, buffer: &mut BytesMut) -> Result<Option<usize>, WireEnd> {
+        match self.stream.try_read_buf(buffer) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until there is something to read.
+    pub(super) async fn readable(&self) -> Result<(), WireEnd> {
+        Ok(self.stream.readable().await?)
+    }
+
     /// Writes all of `bytes`. `more` says that the file follows at once, so that they share a
     /// segment with its first bytes.
     pub(super) async fn write_all(&mut self, mut bytes: &[u8], more: bool) -> Result<(), WireEnd> {

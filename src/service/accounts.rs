@@ -100,10 +100,13 @@ impl Account {
         Self { service, peer, name, size, have, key, begun: Once::new(), state: Mutex::new(state) }
     }
 
-    /// Tells the start, once; whoever comes meanwhile waits until it is told.
+    /// Tells the request and the start, once; whoever comes meanwhile waits until it is told.
     fn begin(&self) {
         let Self { peer, ref name, size, have, .. } = *self;
-        self.begun.call_once(|| self.service.tell(&Event::Started { peer, name, size, have }));
+        self.begun.call_once(|| {
+            self.service.tell(&Event::Requested { peer, name: name.as_bytes() });
+            self.service.tell(&Event::Started { peer, name, size, have });
+        });
     }
 
     /// Accounts for `count` more bytes that were sent, and tells the steps that they pass. Bytes
@@ -113,11 +116,6 @@ impl Account {
         state.sent = state.sent.saturating_add(count);
         state.last = Instant::now();
         self.tell_steps(&mut state);
-    }
-
-    /// Bytes sent so far.
-    pub(crate) fn sent(&self) -> u64 {
-        lock(&self.state).sent
     }
 
     /// The root of the file is known now.

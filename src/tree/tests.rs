@@ -146,6 +146,9 @@ fn runs_of_blocks_ascend_and_join() {
     assert_eq!(set.count(), 5);
     assert_eq!(set.bytes(8 * BLOCK_LEN + 7), 4 * BLOCK_LEN + 7);
     assert_eq!(BlockSet::all(0).bytes(0), 0);
+    assert_eq!(set.missing(9 * BLOCK_LEN), [0..2, 5..7]);
+    assert_eq!(set.missing(9 * BLOCK_LEN + 1), [0..2, 5..7, 9..10]);
+    assert_eq!(BlockSet::all(0).missing(0), []);
 }
 
 #[test]

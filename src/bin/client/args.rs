@@ -1,16 +1,18 @@
-//! The command line, and what it means once it is checked.
+//! The command line: what may be written. What it means once it is checked is [`job`].
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use oneport::client::{Backoff, Overwrite, Server, Settings, Target};
+use oneport::client::{Checksum, Server};
 use oneport::config::exit_statuses;
-use oneport::limits::{COMPONENT_MAX, DEFAULT_PORT, NAME_MAX, RETRIES};
-use oneport::names::base;
-use oneport::text;
+use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
 use oneport::units::Span;
+
+#[path = "args/job.rs"]
+mod job;
+
+pub(crate) use job::{File, Job, Task};
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
 const RESERVED: [&str; 25] = [
@@ -60,7 +62,8 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Name of the file on the server; write ./NAME for one that is spelt like a command
+    /// Name of the file on the server, or oneport://HOST:PORT/NAME; write ./NAME for one that is
+    /// spelt like a command
     #[arg(required = true)]
     file: Option<OsString>,
 
@@ -79,34 +82,119 @@ struct Cli {
 enum Command {
     /// Fetch one or more files
     Get {
-        // Not a doc comment: the brackets would be read as links.
-        #[arg(short, long, value_name = "HOST[:PORT]", help = format!(
-            "The server: HOST, HOST:PORT or [IPV6]:PORT [default: localhost:{DEFAULT_PORT}]"))]
-        server: Option<Server>,
-
-        /// Names of the files on the server
-        #[arg(required = true, value_name = "NAME")]
-        names: Vec<OsString>,
+        #[command(flatten)]
+        files: Files,
 
         #[command(flatten)]
         options: Options,
     },
+
+    /// Show what the server says of files, and their checksums
+    Stat {
+        #[command(flatten)]
+        files: Files,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Compare local files with the server's, without fetching them
+    Verify {
+        #[command(flatten)]
+        files: Files,
+
+        #[command(flatten)]
+        place: Place,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Measure how long the server takes to answer
+    Ping {
+        #[command(flatten)]
+        host: Host,
+
+        /// How often to ask
+        #[arg(short, long, value_name = "N", default_value_t = PINGS)]
+        count: u32,
+
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Host {
+    // Not a doc comment: the brackets would be read as links.
+    #[arg(short, long, value_name = "HOST[:PORT]", help = format!(
+        "The server: HOST, HOST:PORT or [IPV6]:PORT [default: localhost:{DEFAULT_PORT}]"))]
+    server: Option<Server>,
+}
+
+#[derive(Debug, Args)]
+struct Files {
+    #[command(flatten)]
+    host: Host,
+
+    /// Names of the files on the server, or oneport://HOST:PORT/NAME
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<OsString>,
+}
+
+/// Where files are, or are to be.
+#[derive(Debug, Args)]
+struct Place {
+    /// This file, or the file of that name in this folder; with get, - is standard output
+    #[arg(short, long, value_name = "PATH", conflicts_with = "directory")]
+    output: Option<PathBuf>,
+
+    /// This folder; get creates it if it is missing
+    #[arg(short, long, value_name = "DIR", default_value = "client_downloads")]
+    directory: PathBuf,
 }
 
 #[derive(Debug, Args)]
 struct Options {
-    /// Save as this file, or into this folder; - writes to standard output
-    #[arg(short, long, value_name = "PATH", conflicts_with = "directory")]
-    output: Option<PathBuf>,
-
-    /// Save into this folder; it is created if it is missing
-    #[arg(short, long, value_name = "DIR", default_value = "client_downloads")]
-    directory: PathBuf,
+    #[command(flatten)]
+    place: Place,
 
     /// What to do when the file exists
     #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
     overwrite: OverwriteArg,
 
+    /// Begin at nothing, even if a part of the file is here
+    #[arg(long)]
+    restart: bool,
+
+    /// Connections at once for one large file
+    #[arg(short = 'j', long, value_name = "N", default_value_t = V2_LINKS,
+        value_parser = clap::value_parser!(u64).range(1..=V2_LINKS_MAX))]
+    connections: u64,
+
+    /// Accept only the file with this checksum: blake3=HEX, sha256=HEX or md5=HEX
+    #[arg(long, value_name = "CHECKSUM")]
+    checksum: Option<Checksum>,
+
+    /// Which version of the protocol to speak; auto is the newest that the server understands
+    #[arg(long, value_enum, value_name = "VERSION", default_value = "auto")]
+    protocol: ProtocolArg,
+
+    /// How to show progress; auto is a bar on a terminal and lines elsewhere
+    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+    progress: Progress,
+
+    /// Do not wait until the file is safely on the disk
+    #[arg(long)]
+    no_sync: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every command understands.
+#[derive(Debug, Args)]
+struct Common {
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     quiet: bool,
@@ -114,10 +202,6 @@ struct Options {
     /// Say more
     #[arg(short, long)]
     verbose: bool,
-
-    /// How to show progress; auto is a bar on a terminal and lines elsewhere
-    #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
-    progress: Progress,
 
     /// Write events and results as JSON, one object a line, to standard output
     #[arg(long)]
@@ -139,10 +223,6 @@ struct Options {
     #[arg(long, value_name = "TIME", default_value = "10s")]
     timeout: Span,
 
-    /// Do not wait until the file is safely on the disk
-    #[arg(long)]
-    no_sync: bool,
-
     /// Folder for log files
     #[arg(long, value_name = "DIR", default_value = "logs")]
     log_dir: PathBuf,
@@ -150,6 +230,16 @@ struct Options {
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ProtocolArg {
+    /// The newest that the server understands
+    Auto,
+    /// Version 1: the original's
+    V1,
+    /// Version 2, or nothing
+    V2,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -175,34 +265,6 @@ pub(crate) enum Progress {
     None,
 }
 
-/// What is to be done, checked.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) server: Server,
-    pub(crate) files: Vec<File>,
-    pub(crate) settings: Settings,
-    pub(crate) progress: Progress,
-    pub(crate) json: bool,
-    pub(crate) quiet: bool,
-    pub(crate) verbose: bool,
-    pub(crate) log_dir: PathBuf,
-    pub(crate) log_level: String,
-}
-
-/// One file to fetch.
-#[derive(Debug)]
-pub(crate) struct File {
-    pub(crate) name: String,
-    pub(crate) target: Target,
-}
-
-impl File {
-    /// The name, made safe to show.
-    pub(crate) fn shown(&self) -> String {
-        text::shown(self.name.as_bytes()).to_string()
-    }
-}
-
 /// Why there is nothing to do.
 #[derive(Debug)]
 pub(crate) enum ArgsError {
@@ -225,7 +287,8 @@ pub(crate) fn command() -> clap::Command {
     let color = if plain { clap::ColorChoice::Never } else { clap::ColorChoice::Auto };
     Cli::command()
         .override_usage(
-            "client [OPTIONS] <FILE> [HOST [PORT]]\n       client get [-s HOST[:PORT]] [OPTIONS] <NAME>...",
+            "client [OPTIONS] <FILE> [HOST [PORT]]\n       client get|stat|verify [-s HOST[:PORT]] [OPTIONS] <NAME>...\n       \
+             client ping [-s HOST[:PORT]]",
         )
         .after_help(exit_statuses())
         .color(color)
@@ -236,113 +299,36 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
     let mut matches = command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches_mut(&mut matches)?;
     match cli.command {
-        Some(Command::Get { server, names, options }) => job(server.unwrap_or_default(), names, options),
+        Some(Command::Get { files, options }) => job::get(files, options),
+        Some(Command::Stat { files, common }) => job::stat(files, common),
+        Some(Command::Verify { files, place, common }) => job::verify(files, &place, common),
+        Some(Command::Ping { host, count, common }) => job::ping(host, count, common),
         None => {
-            let host = cli.host.as_deref().unwrap_or("localhost");
-            let server = Server::new(host, cli.port.unwrap_or(DEFAULT_PORT));
-            let server = server.map_err(|error| ArgsError::Wrong(error.to_string()))?;
             let file = cli.file.unwrap_or_default();
             if let Some(word) = file.to_str().filter(|word| RESERVED.contains(word)) {
                 return Err(ArgsError::Wrong(reserved(word)));
             }
-            job(server, vec![file], cli.options)
+            let server = match (&cli.host, cli.port) {
+                (None, _) => None,
+                (Some(host), port) => {
+                    let server = Server::new(host, port.unwrap_or(DEFAULT_PORT));
+                    Some(server.map_err(|error| ArgsError::Wrong(error.to_string()))?)
+                }
+            };
+            job::get(Files { host: Host { server }, names: vec![file] }, cli.options)
         }
     }
 }
 
 fn reserved(word: &str) -> String {
-    if word == "get" {
-        return "options come after the command: client get [OPTIONS] NAME; for a file of that name: client ./get"
-            .to_owned();
+    if ["get", "stat", "verify", "ping"].contains(&word) {
+        return format!(
+            "options come after the command: client {word} [OPTIONS] ...; for a file of that name: client ./{word}"
+        );
     }
     format!(
         "'{word}' is reserved for a command to come; for a file of that name: client ./{word}, or client get {word}"
     )
-}
-
-fn job(server: Server, names: Vec<OsString>, options: Options) -> Result<Job, ArgsError> {
-    if options.timeout.0.is_zero() {
-        return Err(ArgsError::Wrong("--timeout must be longer than nothing".to_owned()));
-    }
-    let mut files = Vec::new();
-    let mut targets = BTreeSet::new();
-    for name in &names {
-        let name = checked_name(name)?;
-        let target = target(&name, &options, names.len() > 1)?;
-        if options.json && target == Target::Stdout {
-            return Err(ArgsError::Wrong(
-                "--json and -o - both want standard output; drop one of them".to_owned(),
-            ));
-        }
-        if !targets.insert(target.shown()) && matches!(target, Target::File(_)) {
-            let (name, target) = (text::shown(name.as_bytes()), target.shown());
-            return Err(ArgsError::Wrong(format!(
-                "'{name}' and another file would both be saved as {target}"
-            )));
-        }
-        files.push(File { name, target });
-    }
-    let overwrite = match options.overwrite {
-        OverwriteArg::Never => Overwrite::Never,
-        OverwriteArg::Different => Overwrite::Different,
-        OverwriteArg::Always => Overwrite::Always,
-    };
-    let backoff = Backoff {
-        retries: options.retries,
-        first: options.retry_delay.0,
-        longest: options.retry_max_delay.0,
-    };
-    Ok(Job {
-        server,
-        files,
-        settings: Settings { backoff, timeout: options.timeout.0, overwrite, sync: !options.no_sync },
-        progress: options.progress,
-        json: options.json,
-        quiet: options.quiet,
-        verbose: options.verbose,
-        log_dir: options.log_dir,
-        log_level: options.log_level,
-    })
-}
-
-/// A name that can be asked for. Whether there is such a file is for the server to say.
-fn checked_name(name: &OsString) -> Result<String, ArgsError> {
-    let shown = text::shown(name.as_encoded_bytes()).to_string();
-    let wrong = |why: &str| Err(ArgsError::Wrong(format!("'{shown}' cannot be asked for: {why}")));
-    let Some(name) = name.to_str() else { return wrong("it is not UTF-8") };
-    let name = name.strip_prefix("./").unwrap_or(name);
-    match name {
-        "" => wrong("the name is empty"),
-        long if long.len() > NAME_MAX => wrong("it is too long"),
-        _ => Ok(name.to_owned()),
-    }
-}
-
-fn target(name: &str, options: &Options, several: bool) -> Result<Target, ArgsError> {
-    let base = String::from_utf8_lossy(base(name.as_bytes())).into_owned();
-    let within = |folder: &Path| match base.as_str() {
-        "" | "." | ".." => {
-            let name = text::shown(name.as_bytes());
-            Err(ArgsError::Wrong(format!(
-                "'{name}' does not end in a file's name; say where to save it with -o"
-            )))
-        }
-        long if long.len() > COMPONENT_MAX => Err(ArgsError::Wrong(format!(
-            "'{}' is too long for a file's name here; say where to save it with -o",
-            text::shown(long.as_bytes())
-        ))),
-        _ => Ok(Target::File(folder.join(&base))),
-    };
-    match options.output.as_deref() {
-        None => within(&options.directory),
-        Some(path) if path == Path::new("-") => Ok(Target::Stdout),
-        Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => within(path),
-        Some(_) if several => {
-            Err(ArgsError::Wrong("several files can only be saved into a folder: -o DIR/".to_owned()))
-        }
-        Some(path) if path.as_os_str().is_empty() => Err(ArgsError::Wrong("-o must not be empty".to_owned())),
-        Some(path) => Ok(Target::at(path.to_owned())),
-    }
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! Events and results as JSON, one object a line, for scripts.
 //!
 //! Each has `version` (of this format; fields may be added without a new one), `event` and `file`.
-//! The last one of a file is `result`: `ok`, and either `path`, `size`, `md5`, `seconds` and
-//! `unchanged`, or `code`, `exit_status` and `error`.
+//! The last one of a file is `result`: `ok`, and either `path`, `size`, `blake3` or `md5`, `seconds`,
+//! `unchanged` and `resumed`, or `code`, `exit_status` and `error`.
 
 use std::time::Duration;
 
-use oneport::client::{FetchError, Fetched};
+use oneport::client::{Facts, FetchError, Fetched, Verified};
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
@@ -16,7 +16,8 @@ use crate::args::File;
 const VERSION: u32 = 1;
 
 fn line(event: &str, file: &File, fields: Value) -> String {
-    let mut object = json!({ "version": VERSION, "event": event, "file": file.name });
+    let mut object =
+        json!({ "version": VERSION, "event": event, "file": String::from_utf8_lossy(&file.name) });
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);
     }
@@ -24,8 +25,14 @@ fn line(event: &str, file: &File, fields: Value) -> String {
 }
 
 /// The file begins to arrive.
-pub(crate) fn started(file: &File, server_name: &[u8], size: u64) -> String {
-    line("started", file, json!({ "server_name": String::from_utf8_lossy(server_name), "size": size }))
+pub(crate) fn started(file: &File, server_name: &[u8], size: u64, have: u64) -> String {
+    let server_name = String::from_utf8_lossy(server_name);
+    line("started", file, json!({ "server_name": server_name, "size": size, "have": have }))
+}
+
+/// The server has another version than that of which a part is here.
+pub(crate) fn changed(file: &File, kept: u64, had: u64) -> String {
+    line("changed", file, json!({ "kept": kept, "had": had }))
 }
 
 /// A step of ten percent.
@@ -51,8 +58,9 @@ pub(crate) fn finished(file: &File, fetched: &Fetched) -> String {
         "result",
         file,
         json!({
-            "ok": true, "path": path, "size": fetched.size, "md5": fetched.md5.to_string(),
-            "seconds": seconds, "unchanged": fetched.unchanged
+            "ok": true, "path": path, "size": fetched.size,
+            fetched.digest.algorithm().to_ascii_lowercase(): fetched.digest.to_hex(),
+            "seconds": seconds, "unchanged": fetched.unchanged, "resumed": fetched.resumed
         }),
     )
 }
@@ -73,4 +81,52 @@ pub(crate) fn failed(file: &File, error: &FetchError) -> String {
 pub(crate) fn interrupted(file: &File, status: u8) -> String {
     let error = FetchError::Interrupted.to_string();
     line("result", file, json!({ "ok": false, "code": "interrupted", "exit_status": status, "error": error }))
+}
+
+/// What the server says of a file.
+pub(crate) fn facts(file: &File, facts: &Facts) -> String {
+    let mut fields = fields_of(facts);
+    fields["ok"] = true.into();
+    line("result", file, fields)
+}
+
+/// How a local file compares.
+pub(crate) fn verified(file: &File, verified: &Verified) -> String {
+    let mut fields = fields_of(&verified.facts);
+    fields["ok"] = verified.is_same().into();
+    fields["path"] = file.target.path().map(|path| path.to_string_lossy().into_owned()).into();
+    fields["local_size"] = verified.size.into();
+    fields["local_blake3"] = verified.root.to_string().into();
+    if !verified.is_same() {
+        let code = oneport::error::Code::Checksum;
+        fields["code"] = code.name().into();
+        fields["exit_status"] = code.exit_status().into();
+    }
+    line("result", file, fields)
+}
+
+fn fields_of(facts: &Facts) -> Value {
+    json!({
+        "size": facts.size, "modified": facts.modified.0, "modified_nanoseconds": facts.modified.1,
+        "mode": format!("{:04o}", facts.mode), "identity": facts.identity, "blake3": facts.root.to_string()
+    })
+}
+
+/// The answers to pings: milliseconds.
+pub(crate) fn pings(server: &str, peer: &str, times: &[Duration]) -> String {
+    let millis: Vec<f64> = times.iter().map(|time| time.as_secs_f64() * 1000.0).collect();
+    let object = json!({
+        "version": VERSION, "event": "result", "ok": true, "server": server, "peer": peer, "milliseconds": millis
+    });
+    json_for_terminal(&object.to_string())
+}
+
+/// No answer to pings.
+pub(crate) fn no_pings(server: &str, error: &FetchError) -> String {
+    let code = error.code();
+    let object = json!({
+        "version": VERSION, "event": "result", "ok": false, "server": server,
+        "code": code.name(), "exit_status": code.exit_status(), "error": error.to_string()
+    });
+    json_for_terminal(&object.to_string())
 }

@@ -73,15 +73,19 @@ impl<'a> Reporter<'a> {
     pub(crate) fn finished(&self, fetched: &Fetched) {
         self.state().show.ended();
         let target = self.file.target.shown();
-        let Fetched { size, md5, elapsed, .. } = *fetched;
-        let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size, elapsed));
-        let (file, into) = (logged(self.file.name.as_bytes()), logged(target.as_bytes()));
+        let Fetched { size, digest, elapsed, resumed, .. } = *fetched;
+        let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size - resumed, elapsed));
+        let (file, into) = (logged(&self.file.name), logged(target.as_bytes()));
+        let saved = match resumed {
+            0 => String::new(),
+            resumed => format!(", {} of it were here before", Bytes(resumed)),
+        };
         if fetched.unchanged {
-            info!(event = "unchanged", %file, size, %md5, "'{file}' is the same as {into} already, MD5 {md5}");
+            info!(event = "unchanged", %file, size, %digest, "'{file}' is the same as {into} already, {digest}");
         } else {
             info!(
-                event = "finished", %file, size, seconds, %md5,
-                "File '{file}' received into {into}: {size} bytes in {seconds:.3} s ({rate}), MD5 {md5} verified"
+                event = "finished", %file, size, seconds, resumed, %digest,
+                "File '{file}' received into {into}: {size} bytes in {seconds:.3} s ({rate}), {digest} verified{saved}"
             );
         }
         if self.job.json {
@@ -90,10 +94,11 @@ impl<'a> Reporter<'a> {
         if self.job.quiet {
             return;
         }
+        let algorithm = digest.algorithm();
         let line = if fetched.unchanged {
-            format!("{target}: unchanged, {}, MD5 verified", Bytes(size))
+            format!("{target}: unchanged, {}, {algorithm} verified", Bytes(size))
         } else {
-            format!("{target}: {} in {seconds:.1} s ({rate}), MD5 verified", Bytes(size))
+            format!("{target}: {} in {seconds:.1} s ({rate}), {algorithm} verified{saved}", Bytes(size))
         };
         write_result(&line, self.file.target.path().is_none());
     }
@@ -110,21 +115,44 @@ impl<'a> Reporter<'a> {
     /// The user does not want it any more.
     pub(crate) fn interrupted(&self, status: u8) {
         self.state().show.ended();
-        say("client: interrupted; nothing was kept");
+        if self.file.target.has_part() {
+            say("client: interrupted; what has arrived is kept, and the next run goes on with it");
+        } else {
+            say("client: interrupted; nothing was kept");
+        }
         info!(event = "interrupted", "Interrupted");
         if self.job.json {
             write_result(&json::interrupted(self.file, status), false);
         }
     }
 
-    fn started(&self, name: &[u8], size: u64) {
-        let (file, peer_name) = (logged(self.file.name.as_bytes()), logged(name));
-        info!(event = "started", %file, size, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
+    fn started(&self, name: &[u8], size: u64, have: u64) {
+        let (file, peer_name) = (logged(&self.file.name), logged(name));
+        info!(event = "started", %file, size, have, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
         let mut state = self.state();
         state.steps = Steps::new(size);
         state.show.started(size);
         if self.job.verbose {
             state.show.say(&format!("{}: {} ({size} bytes)", shown(name), Bytes(size)));
+        }
+        if have > 0 && !self.job.quiet {
+            let (name, have, size) = (self.file.shown(), Bytes(have), Bytes(size));
+            state.show.say(&format!("{name}: going on, {have} of {size} are here"));
+        }
+    }
+
+    fn changed(&self, kept: u64, had: u64) {
+        let file = logged(&self.file.name);
+        warn!(event = "changed", %file, kept, had, "The server has another version of '{file}': {kept} of {had} bytes are the same");
+        if self.job.json {
+            write_result(&json::changed(self.file, kept, had), false);
+        }
+        if !self.job.quiet {
+            let (name, kept, had) = (self.file.shown(), Bytes(kept), Bytes(had));
+            let line = format!(
+                "{name}: the server has another version now; {kept} of the {had} that are here are the same"
+            );
+            self.state().show.say(&line);
         }
     }
 
@@ -132,7 +160,7 @@ impl<'a> Reporter<'a> {
         let mut state = self.state();
         state.show.progress(done, size);
         for percent in state.steps.reached(done) {
-            let file = logged(self.file.name.as_bytes());
+            let file = logged(&self.file.name);
             info!(event = "progress", %file, percent, done, size, "Progress of '{file}': {percent}% ({done}/{size} bytes)");
             if self.job.json {
                 write_result(&json::progress(self.file, percent, done, size), false);
@@ -153,12 +181,13 @@ impl Observer for Reporter<'_> {
             Event::Connected { peer } => {
                 info!(event = "connected", %peer, "Connected to {peer}");
             }
-            Event::Started { name, size, .. } => {
+            Event::Started { name, size, have, .. } => {
                 if self.job.json {
-                    write_result(&json::started(self.file, name, size), false);
+                    write_result(&json::started(self.file, name, size, have), false);
                 }
-                self.started(name, size);
+                self.started(name, size, have);
             }
+            Event::Changed { kept, had } => self.changed(kept, had),
             Event::Progress { done, size } => self.progress(done, size),
             Event::Waiting { retry, retries, wait, error } => {
                 let (seconds, text) = (wait.as_secs_f64(), error.to_string());
@@ -180,7 +209,7 @@ impl Observer for Reporter<'_> {
 }
 
 /// A result goes to standard output, unless the file itself does.
-fn write_result(line: &str, stdout_is_taken: bool) {
+pub(crate) fn write_result(line: &str, stdout_is_taken: bool) {
     if stdout_is_taken {
         return say(line);
     }

@@ -19,8 +19,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::FetchError;
-use super::target::Sink;
+use crate::client::FetchError;
+use crate::client::target::Sink;
 use crate::codec::WireError;
 use crate::digest::{Md5, Md5Hasher};
 use crate::limits::{CLOSE_TIMEOUT, RECEIVE_CHUNK, RECEIVE_CHUNKS};

@@ -1,0 +1,229 @@
+//! What a command line means, checked.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
+use oneport::limits::{COMPONENT_MAX, NAME_MAX, V2_LINKS};
+use oneport::names::base;
+use oneport::text;
+
+use super::{ArgsError, Common, Files, Host, Options, OverwriteArg, Place, Progress, ProtocolArg};
+
+/// How a file on a server is written in one word.
+const SCHEME: &str = "oneport://";
+
+/// What is to be done, checked.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) task: Task,
+    pub(crate) files: Vec<File>,
+    pub(crate) settings: Settings,
+    pub(crate) progress: Progress,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+    pub(crate) log_dir: PathBuf,
+    pub(crate) log_level: String,
+}
+
+/// What is to be done with each file.
+#[derive(Debug)]
+pub(crate) enum Task {
+    Get,
+    Stat,
+    Verify,
+    /// Not with files at all.
+    Ping {
+        server: Server,
+        count: u32,
+    },
+}
+
+/// One file of a server.
+#[derive(Debug)]
+pub(crate) struct File {
+    pub(crate) server: Server,
+    pub(crate) name: Vec<u8>,
+    pub(crate) target: Target,
+}
+
+impl File {
+    /// The name, made safe to show.
+    pub(crate) fn shown(&self) -> String {
+        text::shown(&self.name).to_string()
+    }
+}
+
+pub(super) fn get(files: Files, options: Options) -> Result<Job, ArgsError> {
+    let files = checked_files(files, &options.place, true)?;
+    let Options { overwrite, restart, connections, checksum, protocol, progress, no_sync, common, .. } =
+        options;
+    if common.json && files.iter().any(|file| file.target == Target::Stdout) {
+        return wrong("--json and -o - both want standard output; drop one of them");
+    }
+    if checksum.is_some() && files.len() > 1 {
+        return wrong("--checksum is that of one file; fetch the files one by one");
+    }
+    let mut job = common_job(Task::Get, files, common)?;
+    job.progress = progress;
+    job.settings.overwrite = match overwrite {
+        OverwriteArg::Never => Overwrite::Never,
+        OverwriteArg::Different => Overwrite::Different,
+        OverwriteArg::Always => Overwrite::Always,
+    };
+    job.settings.protocol = match protocol {
+        ProtocolArg::Auto => Protocol::Auto,
+        ProtocolArg::V1 => Protocol::V1,
+        ProtocolArg::V2 => Protocol::V2,
+    };
+    (job.settings.restart, job.settings.links) = (restart, connections);
+    (job.settings.checksum, job.settings.sync) = (checksum, !no_sync);
+    Ok(job)
+}
+
+pub(super) fn stat(files: Files, common: Common) -> Result<Job, ArgsError> {
+    let server = files.host.server.unwrap_or_default();
+    let file = |name: &OsString| {
+        let (server, name) = located(name, &server)?;
+        Ok(File { server, name, target: Target::Stdout })
+    };
+    let files = files.names.iter().map(file).collect::<Result<_, ArgsError>>()?;
+    common_job(Task::Stat, files, common)
+}
+
+pub(super) fn verify(files: Files, place: &Place, common: Common) -> Result<Job, ArgsError> {
+    let files = checked_files(files, place, false)?;
+    common_job(Task::Verify, files, common)
+}
+
+pub(super) fn ping(host: Host, count: u32, common: Common) -> Result<Job, ArgsError> {
+    let server = host.server.unwrap_or_default();
+    common_job(Task::Ping { server, count: count.max(1) }, Vec::new(), common)
+}
+
+fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsError> {
+    if common.timeout.0.is_zero() {
+        return wrong("--timeout must be longer than nothing");
+    }
+    let backoff =
+        Backoff { retries: common.retries, first: common.retry_delay.0, longest: common.retry_max_delay.0 };
+    let settings = Settings {
+        backoff,
+        timeout: common.timeout.0,
+        overwrite: Overwrite::Always,
+        sync: true,
+        protocol: Protocol::Auto,
+        links: V2_LINKS,
+        restart: false,
+        checksum: None,
+        old_servers: OldServers::default(),
+    };
+    let Common { quiet, verbose, json, log_dir, log_level, .. } = common;
+    let progress = Progress::Auto;
+    Ok(Job { task, files, settings, progress, json, quiet, verbose, log_dir, log_level })
+}
+
+fn checked_files(files: Files, place: &Place, may_pour: bool) -> Result<Vec<File>, ArgsError> {
+    let named = files.host.server;
+    let server = named.clone().unwrap_or_default();
+    let mut checked = Vec::new();
+    let mut targets = BTreeSet::new();
+    for name in &files.names {
+        let is_located = name.as_bytes().starts_with(SCHEME.as_bytes());
+        if is_located && named.is_some() {
+            return wrong("the server is named twice: in oneport://HOST:PORT/NAME, and beside it");
+        }
+        let (server, name) = located(name, &server)?;
+        let target = target(&name, place, files.names.len() > 1)?;
+        if target == Target::Stdout && !may_pour {
+            return wrong("standard output is no file that could be compared");
+        }
+        if !targets.insert(target.shown()) && matches!(target, Target::File(_)) {
+            let (name, target) = (text::shown(&name), target.shown());
+            return wrong(&format!("'{name}' and another file would both be {target}"));
+        }
+        checked.push(File { server, name, target });
+    }
+    Ok(checked)
+}
+
+/// The server and the name of a file, written as a name or as `oneport://HOST:PORT/NAME`. Whether there
+/// is such a file is for the server to say.
+fn located(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError> {
+    let shown = text::shown(word.as_bytes()).to_string();
+    let refused = |why: &str| Err(ArgsError::Wrong(format!("'{shown}' cannot be asked for: {why}")));
+    let (server, name) = match word.as_bytes().strip_prefix(SCHEME.as_bytes()) {
+        None => {
+            let name = word.as_bytes();
+            (server.clone(), name.strip_prefix(b"./").unwrap_or(name).to_vec())
+        }
+        Some(rest) => {
+            let Some(slash) = rest.iter().position(|&byte| byte == b'/') else {
+                return refused("write oneport://HOST:PORT/NAME");
+            };
+            if rest.contains(&b'#') {
+                return refused("a pin (#...) is not understood yet; write # in a name as %23");
+            }
+            let host = std::str::from_utf8(&rest[..slash]).ok().and_then(|host| host.parse().ok());
+            let (Some(server), Some(name)) = (host, unescaped(&rest[slash + 1..])) else {
+                return refused("write oneport://HOST:PORT/NAME, with %25 for %");
+            };
+            (server, name)
+        }
+    };
+    match name.len() {
+        0 => refused("the name is empty"),
+        NAME_TOO_LONG.. => refused("it is too long"),
+        _ => Ok((server, name)),
+    }
+}
+
+const NAME_TOO_LONG: usize = NAME_MAX + 1;
+
+/// Undoes percent-encoding (RFC 3986, section 2.1).
+fn unescaped(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let (digits, behind) = rest.split_first_chunk::<2>()?;
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        plain.push(u8::try_from(digit(digits[0])? << 4 | digit(digits[1])?).ok()?);
+        rest = behind;
+    }
+    Some(plain)
+}
+
+fn target(name: &[u8], place: &Place, several: bool) -> Result<Target, ArgsError> {
+    let base = base(name);
+    let within = |folder: &Path| match base {
+        b"" | b"." | b".." => {
+            let name = text::shown(name);
+            wrong(&format!("'{name}' does not end in a file's name; say where to save it with -o"))
+        }
+        long if long.len() > COMPONENT_MAX => wrong(&format!(
+            "'{}' is too long for a file's name here; say where to save it with -o",
+            text::shown(long)
+        )),
+        _ => Ok(Target::File(folder.join(OsString::from_vec(base.to_vec())))),
+    };
+    match place.output.as_deref() {
+        None => within(&place.directory),
+        Some(path) if path == Path::new("-") => Ok(Target::Stdout),
+        Some(path) if path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/") => within(path),
+        Some(_) if several => wrong("several files can only be saved into a folder: -o DIR/"),
+        Some(path) if path.as_os_str().is_empty() => wrong("-o must not be empty"),
+        Some(path) => Ok(Target::at(path.to_owned())),
+    }
+}
+
+fn wrong<T>(text: &str) -> Result<T, ArgsError> {
+    Err(ArgsError::Wrong(text.to_owned()))
+}

@@ -1,0 +1,289 @@
+//! One connection that speaks version 2: bytes in and out, every wait with a deadline.
+//!
+//! The hello carries the first request. What the server answers decides whether there is a link at all:
+//! a server of version 1 says so, or says nothing. Bytes of a file go from the socket to where they
+//! are wanted, without a stop in between.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_util::codec::Encoder;
+
+use crate::client::attempt::within;
+use crate::client::connect::connect;
+use crate::client::{FetchError, Observer, Server};
+use crate::codec::WireError;
+use crate::codec::v1::RequestCodec;
+use crate::codec::v2::{ClientFrame, ErrorCode, Hello, RequestId};
+use crate::error::Code;
+use crate::exchange::{Heard, Requester};
+use crate::limits::{V2_HELLO_PATIENCE, V2_INPUT};
+use crate::text;
+use crate::tree::BlockHash;
+
+/// A connection to a server that speaks version 2.
+pub(super) struct Link {
+    stream: TcpStream,
+    peer: SocketAddr,
+    patience: Duration,
+    requester: Requester,
+    input: BytesMut,
+    arrived: Arc<Arrived>,
+}
+
+/// A link on its way from one thread's runtime to another's.
+pub(super) struct Parked {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    patience: Duration,
+    requester: Requester,
+    input: BytesMut,
+    arrived: Arc<Arrived>,
+}
+
+/// How many bytes of a file are here, counted by all its links.
+#[derive(Debug, Default)]
+pub(super) struct Arrived {
+    done: AtomicU64,
+    size: AtomicU64,
+}
+
+/// What came of a hello.
+pub(super) enum Opening {
+    /// The server speaks version 2.
+    Link(Box<Link>),
+    /// It does not, or not now: `said_so` tells whether it answered in version 1 or not at all.
+    Old {
+        /// The server.
+        peer: SocketAddr,
+        /// It answered as version 1 does.
+        said_so: bool,
+    },
+}
+
+impl Arrived {
+    pub(super) fn begin(&self, have: u64, size: u64) {
+        self.done.store(have, Ordering::Relaxed);
+        self.size.store(size, Ordering::Relaxed);
+    }
+
+    fn add(&self, count: u64) {
+        self.done.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Bytes that turned out to be worth nothing.
+    pub(super) fn take_back(&self, count: u64) {
+        let _ = self
+            .done
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |done| Some(done.saturating_sub(count)));
+    }
+
+    pub(super) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn shown(&self) -> String {
+        match self.size.load(Ordering::Relaxed) {
+            0 => "before the file came".to_owned(),
+            size => format!("after {} of {size} bytes", self.done()),
+        }
+    }
+}
+
+impl Link {
+    /// Connects and says hello, with a first request.
+    pub(super) async fn open(
+        server: &Server,
+        patience: Duration,
+        observer: &dyn Observer,
+        arrived: Arc<Arrived>,
+        first: impl FnOnce(&mut Requester) -> ClientFrame,
+    ) -> Result<Opening, FetchError> {
+        let (mut stream, peer) = connect(server, patience, observer).await?;
+        let mut requester = Requester::new();
+        let hello = Hello { first: Some(first(&mut requester)), ..Hello::default() };
+        let (name, has_first) = hello.to_name();
+        let mut output = BytesMut::new();
+        let broken = |source| FetchError::Protocol { peer, source };
+        RequestCodec::default().encode(&name, &mut output).map_err(broken)?;
+        let deadline = Instant::now() + patience;
+        let saying = stream.write_all(&output);
+        if within(deadline, patience, peer, "while the request was sent", saying).await.is_err() {
+            return Ok(Opening::Old { peer, said_so: false });
+        }
+        let mut input = BytesMut::with_capacity(V2_INPUT);
+        match timeout(V2_HELLO_PATIENCE.min(patience), stream.read_buf(&mut input)).await {
+            Ok(Ok(1..)) if input[0] == 0 => {}
+            Ok(Ok(1..)) => return Ok(Opening::Old { peer, said_so: true }),
+            _ => return Ok(Opening::Old { peer, said_so: false }),
+        }
+        let mut link = Self { stream, peer, patience, requester, input, arrived };
+        match link.hear().await? {
+            Heard::Welcome(_) => {}
+            _ => return Err(broken(WireError::Order("the first frame is no welcome"))),
+        }
+        if !has_first && let Some(first) = hello.first {
+            link.send(&first).await?;
+        }
+        Ok(Opening::Link(Box::new(link)))
+    }
+
+    pub(super) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Makes a request and sends it; returns its number.
+    pub(super) async fn ask(
+        &mut self,
+        make: impl FnOnce(&mut Requester) -> ClientFrame,
+    ) -> Result<RequestId, FetchError> {
+        let frame = make(&mut self.requester);
+        self.send(&frame).await?;
+        Ok(self.requester.last())
+    }
+
+    /// The number of the newest request.
+    pub(super) fn last(&self) -> RequestId {
+        self.requester.last()
+    }
+
+    /// Gives a request up.
+    pub(super) async fn cancel(&mut self, request: RequestId) -> Result<(), FetchError> {
+        match self.requester.cancel(request) {
+            Some(frame) => self.send(&frame).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), FetchError> {
+        let mut output = BytesMut::new();
+        frame.encode(&mut output).map_err(|source| self.violated(source))?;
+        let deadline = Instant::now() + self.patience;
+        let sending = self.stream.write_all(&output);
+        within(deadline, self.patience, self.peer, "while a request was sent", sending).await
+    }
+
+    /// The next thing that the server says. A failure of the whole connection is an error.
+    pub(super) async fn hear(&mut self) -> Result<Heard, FetchError> {
+        loop {
+            let heard = self.requester.hear(&mut self.input);
+            match heard.map_err(|source| self.violated(source))? {
+                Some(Heard::Failed(0, code, text)) => return Err(self.failed(code, &text)),
+                Some(heard) => return Ok(heard),
+                None => {}
+            }
+            match timeout(self.patience, self.stream.read_buf(&mut self.input)).await {
+                Ok(Ok(0)) => return Err(self.lost(closed())),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return Err(self.lost(error)),
+                Err(_elapsed) => return Err(self.silent()),
+            }
+        }
+    }
+
+    /// Takes the bytes of a file that come next, as many as `into` has room for.
+    pub(super) async fn take(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
+        let early = self.input.len().min(into.len());
+        into[..early].copy_from_slice(&self.input.split_to(early));
+        self.arrived.add(early as u64);
+        let mut filled = early;
+        while filled < into.len() {
+            // What comes behind these bytes is read in the same call, if it is there already.
+            let mut behind = [0; V2_INPUT];
+            let rest = into.len() - filled;
+            let mut parts = [io::IoSliceMut::new(&mut into[filled..]), io::IoSliceMut::new(&mut behind)];
+            match self.stream.try_read_vectored(&mut parts) {
+                Ok(0) => return Err(self.lost(closed())),
+                Ok(count) => {
+                    let wanted = count.min(rest);
+                    filled += wanted;
+                    self.arrived.add(wanted as u64);
+                    self.input.extend_from_slice(&behind[..count - wanted]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match timeout(self.patience, self.stream.readable()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return Err(self.lost(error)),
+                        Err(_elapsed) => return Err(self.silent()),
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.lost(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes that nobody wants.
+    pub(super) async fn skip(&mut self, mut count: u64) -> Result<(), FetchError> {
+        let mut nowhere = [0; V2_INPUT];
+        while count > 0 {
+            let part = usize::try_from(count).unwrap_or(V2_INPUT).min(V2_INPUT);
+            self.take(&mut nowhere[..part]).await?;
+            self.arrived.take_back(part as u64);
+            count -= part as u64;
+        }
+        Ok(())
+    }
+
+    /// Checks a block that has arrived; `false` if it is damaged.
+    pub(super) fn check(&mut self, request: RequestId, hash: BlockHash) -> Result<bool, FetchError> {
+        use crate::tree::ProofError;
+        match self.requester.check(request, hash) {
+            Ok(()) => Ok(true),
+            Err(ProofError::Block(_)) => Ok(false),
+            Err(error) => Err(self.violated(error.into())),
+        }
+    }
+
+    /// Leaves the runtime that it was made in.
+    pub(super) fn park(self) -> Result<Parked, FetchError> {
+        let Self { stream, peer, patience, requester, input, arrived } = self;
+        let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
+        let stream = stream.into_std().map_err(lost)?;
+        Ok(Parked { stream, peer, patience, requester, input, arrived })
+    }
+
+    /// What it means that a request failed.
+    pub(super) fn failed(&self, code: ErrorCode, said: &[u8]) -> FetchError {
+        let (peer, said) = (self.peer, text::shown(said).to_string());
+        match code.kind() {
+            Code::SourceChanged => FetchError::SourceChanged { peer },
+            Code::LocalIo => FetchError::Unavailable { peer, text: said },
+            code => FetchError::Failed { peer, code, text: said },
+        }
+    }
+
+    pub(super) fn violated(&self, source: WireError) -> FetchError {
+        FetchError::Violated { peer: self.peer, source }
+    }
+
+    fn lost(&self, source: io::Error) -> FetchError {
+        FetchError::Lost { peer: self.peer, when: self.arrived.shown(), source }
+    }
+
+    fn silent(&self) -> FetchError {
+        FetchError::Silent { peer: self.peer, when: self.arrived.shown(), after: self.patience }
+    }
+}
+
+impl Parked {
+    /// Goes on in the present runtime.
+    pub(super) fn unpark(self) -> Result<Link, FetchError> {
+        let Self { stream, peer, patience, requester, input, arrived } = self;
+        let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
+        let stream = TcpStream::from_std(stream).map_err(lost)?;
+        Ok(Link { stream, peer, patience, requester, input, arrived })
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it")
+}

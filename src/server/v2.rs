@@ -1,0 +1,462 @@
+//! The edge of wire format v2 (`docs/protocol.md`): many requests on one connection.
+//!
+//! What is due is for the [`Responder`] to say. This edge opens, hashes and proves what it asks for,
+//! sends what it gives out, and feeds it what comes in. One task does all of it, one thing after the
+//! other: while a frame is being sent nothing is read, so a peer that asks and does not read is held
+//! up by its own socket. Work that takes time runs beside it and is given up when nobody wants it.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::Context;
+use super::end::End;
+use super::wire::Wire;
+use crate::codec::v2::{ClientFrame, File, Hello, RequestId, Token, TransferId};
+use crate::error::Code;
+use crate::exchange::{Ask, Opened, Output, Responder};
+use crate::limits::{V2_FILL, V2_GATHER, V2_HELD_MAX};
+use crate::names::FileName;
+use crate::service::accounts::Account;
+use crate::service::digests::HashError;
+use crate::service::versions::{self, Version};
+use crate::service::{Event, ServiceError};
+use crate::tree::{Tree, Value};
+
+/// The one text with which a name is refused, whatever the reason.
+const NO_SUCH_FILE: &str = "there is no such file";
+const CHANGED: &str = "the file changed while it was being sent";
+
+/// Serves a connection whose hello has been read; `input` is what came behind it.
+pub(super) async fn serve(
+    hello: Hello,
+    input: BytesMut,
+    wire: &mut Wire,
+    peer: SocketAddr,
+    context: &Context,
+) -> Result<(), End> {
+    if let Some(lacking) = hello.need.into_iter().next() {
+        // Nothing is known yet that a client could need.
+        let text = format!("this server does not know the capability {lacking}");
+        wire.write_all(&Responder::violated(Code::Unsupported, &text), false).await?;
+        wire.say_farewell().await;
+        return Err(End::Lacking(lacking));
+    }
+    let mut connection = Connection {
+        context,
+        peer,
+        responder: Responder::new(hello.window),
+        works: HashMap::new(),
+        running: JoinSet::new(),
+        input,
+        input_ended: false,
+        output: BytesMut::new(),
+        held: VecDeque::new(),
+    };
+    let ended = match hello.first {
+        Some(first) => connection.hear(first),
+        None => Ok(()),
+    };
+    let ended = match ended {
+        Ok(()) => connection.run(wire).await,
+        Err(end) => Err(end),
+    };
+    if let Err(End::Protocol(error)) = &ended {
+        let said = Responder::violated(Code::Protocol, &error.to_string());
+        wire.write_all(&said, false).await?;
+    }
+    match &ended {
+        Ok(()) | Err(End::Protocol(_) | End::Stopping) => {
+            wire.say_farewell().await;
+        }
+        Err(end) => connection.blame(&end.to_string()),
+    }
+    ended
+}
+
+/// What is known of a request whose file is open.
+#[derive(Clone)]
+struct Work {
+    version: Arc<Version>,
+    account: Option<Arc<Account>>,
+}
+
+impl Work {
+    fn is_same(&self, other: &Self) -> bool {
+        let same_account = match (&self.account, &other.account) {
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            (None, None) => true,
+            _ => false,
+        };
+        same_account && Arc::ptr_eq(&self.version, &other.version)
+    }
+}
+
+/// A piece of work that was done for a request.
+enum Done {
+    Opened(RequestId, FileName, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>),
+    Rooted(RequestId, Result<Arc<Tree>, HashError>),
+    Valued(RequestId, u64, Result<Value, HashError>),
+}
+
+type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+struct Connection<'a> {
+    context: &'a Context,
+    peer: SocketAddr,
+    responder: Responder,
+    works: HashMap<RequestId, Slot>,
+    running: JoinSet<Done>,
+    input: BytesMut,
+    input_ended: bool,
+    /// Frames that go out with the next write.
+    output: BytesMut,
+    /// Files and accounts of requests that have ended: the next one of the same transfer finds them
+    /// as they were.
+    held: VecDeque<Work>,
+}
+
+/// What this edge holds for a request in flight.
+#[derive(Default)]
+struct Slot {
+    work: Option<Work>,
+    running: Vec<AbortHandle>,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self, wire: &mut Wire) -> Result<(), End> {
+        let mut active = Instant::now();
+        loop {
+            self.do_asks();
+            let mut has_moved = self.send(wire).await?;
+            has_moved |= self.take_input(wire)?;
+            while let Some(done) = self.running.try_join_next() {
+                self.take(done.ok());
+                has_moved = true;
+            }
+            if has_moved {
+                active = Instant::now();
+            } else if self.input_ended && self.responder.is_idle() {
+                return Ok(());
+            } else {
+                self.wait(wire, active).await?;
+            }
+        }
+    }
+
+    /// Waits until something can be done.
+    async fn wait(&mut self, wire: &mut Wire, active: Instant) -> Result<(), End> {
+        let idle_timeout = self.context.settings.idle_timeout;
+        let tick = self.responder.deadline().map(Instant::from_std);
+        let deadline = tick.unwrap_or(active + idle_timeout);
+        let is_idle = self.responder.is_idle();
+        tokio::select! {
+            ready = wire.readable(), if !self.input_ended => ready?,
+            Some(done) = self.running.join_next() => self.take(done.ok()),
+            () = sleep_until(deadline) => match tick {
+                Some(_) => self.responder.tick(Instant::now().into_std()),
+                None => return Err(End::Idle(idle_timeout)),
+            },
+            () = self.context.stopping.cancelled(), if is_idle => return Err(End::Stopping),
+        }
+        Ok(())
+    }
+
+    /// Takes in what has arrived; `true` if anything has.
+    fn take_input(&mut self, wire: &mut Wire) -> Result<bool, End> {
+        if self.input_ended {
+            return Ok(false);
+        }
+        let has_arrived = match wire.read_now(&mut self.input)? {
+            None => false,
+            Some(0) => {
+                self.input_ended = true;
+                // Whatever is in flight is still sent: a peer may have closed only its own side.
+                return Ok(true);
+            }
+            Some(_) => true,
+        };
+        while let Some(frame) = ClientFrame::decode(&mut self.input)? {
+            self.hear(frame)?;
+        }
+        Ok(has_arrived)
+    }
+
+    fn hear(&mut self, frame: ClientFrame) -> Result<(), End> {
+        Ok(self.responder.handle(frame, Instant::now().into_std())?)
+    }
+
+    fn do_asks(&mut self) {
+        while let Some(ask) = self.responder.ask() {
+            match ask {
+                Ask::Open { request, name, token, transfer } => self.open(request, &name, token, transfer),
+                Ask::Root(request) => {
+                    let Some(version) = self.version(request) else { continue };
+                    self.start(
+                        request,
+                        Box::pin(async move { Done::Rooted(request, version.complete().await) }),
+                    );
+                }
+                Ask::Value(request, block) => {
+                    let Some(version) = self.version(request) else { continue };
+                    self.start(
+                        request,
+                        Box::pin(async move { Done::Valued(request, block, version.value(block).await) }),
+                    );
+                }
+                Ask::Forget(request) => {
+                    let slot = self.works.remove(&request).unwrap_or_default();
+                    slot.running.iter().for_each(AbortHandle::abort);
+                }
+            }
+        }
+    }
+
+    fn version(&self, request: RequestId) -> Option<Arc<Version>> {
+        let work = self.works.get(&request)?.work.as_ref()?;
+        Some(Arc::clone(&work.version))
+    }
+
+    fn open(
+        &mut self,
+        request: RequestId,
+        said: &Bytes,
+        token: Option<Token>,
+        transfer: Option<(TransferId, u64)>,
+    ) {
+        self.works.insert(request, Slot::default());
+        let name = match FileName::parse(said) {
+            Ok(name) => name,
+            Err(error) => return self.refuse(request, said, &error.to_string()),
+        };
+        let service = self.context.service.clone();
+        self.start(
+            request,
+            Box::pin(async move {
+                let token = token.and_then(versions::Token::from_bytes);
+                let opened = service.open_version(&name, token).await;
+                Done::Opened(request, name, transfer, opened)
+            }),
+        );
+    }
+
+    /// Does a piece of work: at once if nothing has to be waited for, else beside this task.
+    fn start(&mut self, request: RequestId, mut work: Running) {
+        match work.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+            Poll::Ready(done) => self.finish(done),
+            Poll::Pending => {
+                let handle = self.running.spawn(work);
+                if let Some(slot) = self.works.get_mut(&request) {
+                    slot.running.retain(|running| !running.is_finished());
+                    slot.running.push(handle);
+                }
+            }
+        }
+    }
+
+    /// Takes what a piece of work beside this task has given; none if it was given up.
+    fn take(&mut self, done: Option<Done>) {
+        if let Some(done) = done {
+            self.finish(done);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Opened(request, name, transfer, opened) => self.opened(request, &name, transfer, opened),
+            Done::Rooted(request, Ok(tree)) => {
+                self.proven(request, &tree);
+                self.responder.rooted(request, tree, Instant::now().into_std());
+            }
+            Done::Valued(request, block, Ok(value)) => self.responder.valued(request, block, value),
+            Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
+                let (code, text) = match error {
+                    HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),
+                    other => (Code::LocalIo, other.to_string()),
+                };
+                self.fail(request, code, &text);
+            }
+        }
+    }
+
+    fn opened(
+        &mut self,
+        request: RequestId,
+        name: &FileName,
+        transfer: Option<(TransferId, u64)>,
+        opened: Result<Arc<Version>, ServiceError>,
+    ) {
+        let Some(slot) = self.works.get_mut(&request) else { return };
+        let service = &self.context.service;
+        let version = match opened {
+            Ok(version) => version,
+            Err(ServiceError::Refused(cause)) => {
+                return self.refuse(request, name.as_bytes(), &cause.to_string());
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                service.tell(&Event::Unavailable { peer: self.peer, name, cause: &cause });
+                let code = match error {
+                    ServiceError::TooLarge(_) => Code::Limit,
+                    _ => Code::LocalIo,
+                };
+                return self.responder.refused(request, code, &cause);
+            }
+        };
+        let tree = version.tree();
+        let (size, modified, mode) = (version.size(), version.modified(), version.mode());
+        let account = transfer.map(|(transfer, have)| service.account(self.peer, transfer, name, size, have));
+        if account.is_none() {
+            service.tell(&Event::Requested { peer: self.peer, name: name.as_bytes() });
+        }
+        let token = *version.token().as_bytes();
+        let work = Work { version, account };
+        slot.work = Some(work.clone());
+        self.hold(work);
+        if let Some(tree) = &tree {
+            self.proven(request, tree);
+        }
+        let opened = Opened { file: File { size, modified, mode, token, root: None }, tree };
+        self.responder.opened(request, opened, Instant::now().into_std());
+    }
+
+    /// Keeps the file and the account of a request for the requests after it.
+    fn hold(&mut self, work: Work) {
+        self.held.retain(|held| !held.is_same(&work));
+        self.held.push_back(work);
+        if self.held.len() > V2_HELD_MAX {
+            self.held.pop_front();
+        }
+    }
+
+    fn account(&self, request: RequestId) -> Option<&Arc<Account>> {
+        self.works.get(&request)?.work.as_ref()?.account.as_ref()
+    }
+
+    /// The root of a request's file is known: all transfers of this file can say it.
+    fn proven(&self, request: RequestId, tree: &Tree) {
+        let Some(version) = self.version(request) else { return };
+        for work in self.held.iter().filter(|held| Arc::ptr_eq(&held.version, &version)) {
+            if let Some(account) = &work.account {
+                account.proven(tree.root());
+            }
+        }
+    }
+
+    fn refuse(&mut self, request: RequestId, name: &[u8], cause: &str) {
+        self.context.service.tell(&Event::Requested { peer: self.peer, name });
+        self.context.service.tell(&Event::Refused { peer: self.peer, name, cause });
+        self.responder.refused(request, Code::NotFound, NO_SUCH_FILE);
+    }
+
+    fn fail(&mut self, request: RequestId, code: Code, text: &str) {
+        if let Some(account) = self.account(request) {
+            account.cut(text);
+        }
+        self.responder.refused(request, code, text);
+    }
+
+    /// Says why everything that is in flight ends here.
+    fn blame(&self, cause: &str) {
+        let running = self.works.values().filter_map(|slot| slot.work.as_ref());
+        for account in running.chain(&self.held).filter_map(|work| work.account.as_ref()) {
+            account.cut(cause);
+        }
+    }
+
+    /// Sends what is due: all frames that there are, or one frame of a large file; `true` if anything
+    /// was sent.
+    async fn send(&mut self, wire: &mut Wire) -> Result<bool, End> {
+        while self.output.len() < V2_GATHER {
+            match self.responder.next(Instant::now().into_std()) {
+                None => break,
+                Some(Output::Frames(frames)) => self.output.extend_from_slice(&frames),
+                Some(Output::Data { request, head, offset, len, ends_block }) => {
+                    let Some(work) = self.works.get(&request).and_then(|slot| slot.work.as_ref()) else {
+                        continue;
+                    };
+                    if ends_block && !matches!(work.version.is_unchanged(), Ok(true)) {
+                        self.fail(request, Code::SourceChanged, CHANGED);
+                        continue;
+                    }
+                    self.output.extend_from_slice(&head);
+                    if let Some(small) = work.version.small() {
+                        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
+                        self.output.extend_from_slice(small.get(start..end).unwrap_or_default());
+                        if let Some(account) = &work.account {
+                            account.advance(len);
+                        }
+                        continue;
+                    }
+                    self.send_data(wire, request, offset, len).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        if self.output.is_empty() {
+            return Ok(false);
+        }
+        wire.write_all(&self.output, false).await?;
+        self.output.clear();
+        Ok(true)
+    }
+
+    /// Sends the bytes of a DATA frame, whose head is the end of the output. What the file cannot give
+    /// any more is filled up, and the request ends.
+    async fn send_data(
+        &mut self,
+        wire: &mut Wire,
+        request: RequestId,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), End> {
+        wire.write_all(&self.output, true).await?;
+        self.output.clear();
+        let Some(Work { version, account }) = self.works.get(&request).and_then(|slot| slot.work.as_ref())
+        else {
+            return Ok(());
+        };
+        let mut done = 0;
+        while done < len {
+            match wire.send_file(version.file(), offset + done, len - done).await {
+                Ok(0) => break,
+                Ok(sent) => {
+                    done += sent;
+                    if let Some(account) = account {
+                        account.advance(sent);
+                    }
+                }
+                Err(super::wire::WireEnd::File(error)) => {
+                    let text = format!("the file cannot be read: {error}");
+                    fill(wire, len - done).await?;
+                    self.fail(request, Code::LocalIo, &text);
+                    return Ok(());
+                }
+                Err(end) => return Err(end.into()),
+            }
+        }
+        if done < len {
+            fill(wire, len - done).await?;
+            self.fail(request, Code::SourceChanged, CHANGED);
+        }
+        Ok(())
+    }
+}
+
+/// Sends zeros in place of bytes that are not there: the frame that was begun has to be ended.
+async fn fill(wire: &mut Wire, mut count: u64) -> Result<(), End> {
+    const ZEROS: [u8; V2_FILL] = [0; V2_FILL];
+    while count > 0 {
+        let part = usize::try_from(count).unwrap_or(V2_FILL).min(V2_FILL);
+        wire.write_all(&ZEROS[..part], false).await?;
+        count -= part as u64;
+    }
+    Ok(())
+}
