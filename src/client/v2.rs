@@ -492,10 +492,11 @@ async fn values_of(
     let request = link.ask(|requester| requester.get(get)).await?;
     loop {
         match link.hear().await? {
-            Heard::File(described, file) if described == request => {
-                if !source.is_same(&Source { size: file.size, root: file.root, token: file.token }) {
-                    return Err(FetchError::SourceChanged { peer: link.peer() });
-                }
+            Heard::File(described, file)
+                if described == request
+                    && !source.is_same(&Source { size: file.size, root: file.root, token: file.token }) =>
+            {
+                return Err(FetchError::SourceChanged { peer: link.peer() });
             }
             Heard::End { request: ended, values, .. } if ended == request => return Ok(values),
             Heard::Failed(failed, code, text) if failed == request => return Err(link.failed(code, &text)),

@@ -44,6 +44,12 @@ impl StagedFile {
         Ok(staged)
     }
 
+    /// The file, for reading.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// Writes all of `bytes` at a position.
     ///
     /// # Errors

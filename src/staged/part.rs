@@ -129,6 +129,25 @@ impl Part {
         Ok(Self { file, path, journal, target, made, since, sync, committed: false, state, syncing })
     }
 
+    /// Whether an earlier receiver has left a part of this target.
+    #[must_use]
+    pub fn is_there(target: &Path) -> bool {
+        let journal = folder_of(target).join(beside::hidden_name(target, beside::JOURNAL));
+        journal.symlink_metadata().is_ok()
+    }
+
+    /// How many blocks are there.
+    #[must_use]
+    pub fn recorded(&self) -> u64 {
+        self.state().blocks.len() as u64
+    }
+
+    /// The file, for reading.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
     /// What is there of which source, as of now; `None` if no block is.
     #[must_use]
     pub fn kept(&self) -> Option<Kept> {

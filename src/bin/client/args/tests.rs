@@ -1,5 +1,9 @@
 use std::time::Duration;
 
+use oneport::client::{Backoff, Protocol, Target};
+use oneport::limits::NAME_MAX;
+use oneport::tree::Root;
+
 use super::*;
 
 fn parse_words(words: &[&str]) -> Result<Job, ArgsError> {
@@ -22,7 +26,7 @@ fn wrong(words: &[&str], hint: &str) {
 fn the_command_line_is_well_formed_and_names_the_defaults_in_force() {
     command().debug_assert();
     let job = parse_words(&["file.txt"]).unwrap();
-    assert_eq!(job.server, Server::default());
+    assert_eq!(job.files[0].server, Server::default());
     assert_eq!(job.files[0].target, Target::File("client_downloads/file.txt".into()));
     let standard = Backoff::default();
     assert_eq!(job.settings.backoff.retries, standard.retries);
@@ -35,32 +39,32 @@ fn the_command_line_is_well_formed_and_names_the_defaults_in_force() {
 #[test]
 fn host_and_port_follow_the_file() {
     let job = parse_words(&["a/b", "::1", "8080", "--timeout", "500ms"]).unwrap();
-    assert_eq!(job.server, Server { host: "::1".into(), port: 8080 });
+    assert_eq!(job.files[0].server, Server { host: "::1".into(), port: 8080 });
     assert_eq!(job.settings.timeout, Duration::from_millis(500));
     assert_eq!(job.files[0].target, Target::File("client_downloads/b".into()));
-    assert_eq!(parse_words(&["x", "get", "1"]).unwrap().server.host, "get");
+    assert_eq!(parse_words(&["x", "get", "1"]).unwrap().files[0].server.host, "get");
 }
 
 #[test]
 fn get_takes_a_server_and_several_names() {
     let job = parse_words(&["get", "-s", "[::1]:8080", "a", "d/b", "-d", "into"]).unwrap();
-    assert_eq!(job.server.port, 8080);
+    assert_eq!(job.files[0].server.port, 8080);
     let targets: Vec<_> = job.files.iter().map(|file| file.target.clone()).collect();
     assert_eq!(targets, [Target::File("into/a".into()), Target::File("into/b".into())]);
-    assert_eq!(parse_words(&["get", "put"]).unwrap().files[0].name, "put");
+    assert_eq!(parse_words(&["get", "put"]).unwrap().files[0].name, b"put");
 }
 
 #[test]
 fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     for word in RESERVED {
-        if word != "get" {
+        if !["get", "stat", "verify", "ping"].contains(&word) {
             wrong(&[word], &format!("client ./{word}"));
             wrong(&["-q", word, "host"], "reserved");
         }
-        assert_eq!(parse_words(&[&format!("./{word}")]).unwrap().files[0].name, word);
+        assert_eq!(parse_words(&[&format!("./{word}")]).unwrap().files[0].name, word.as_bytes());
     }
     wrong(&["-q", "get", "x"], "options come after the command");
-    assert_eq!(parse_words(&["Put"]).unwrap().files[0].name, "Put");
+    assert_eq!(parse_words(&["Put"]).unwrap().files[0].name, b"Put");
 }
 
 #[test]
@@ -88,10 +92,66 @@ fn what_cannot_be_done_is_said_before_anything_is_done() {
     wrong(&["a", "-o", "-", "--json"], "--json");
     wrong(&["a", "-o", "x", "-d", "y"], "cannot be used with");
     wrong(&["get", "a", "b", "-o", "file"], "folder");
-    wrong(&["get", "a", "x/a"], "both be saved");
+    wrong(&["get", "a", "x/a"], "both be");
     wrong(&["a", "--retries", "-1"], "-1");
     wrong(&["a", "--timeout", "0s"], "--timeout");
     wrong(&[&"x".repeat(NAME_MAX + 1)], "too long");
-    let bytes = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![0xff]);
-    assert!(matches!(parse(["client".into(), bytes]), Err(ArgsError::Wrong(text)) if text.contains("UTF-8")));
+    wrong(&["stat"], "required");
+    wrong(&["verify", "x", "-o", "-"], "compared");
+    wrong(&["x", "-j", "0"], "0");
+    wrong(&["x", "-j", "17"], "17");
+    wrong(&["x", "--checksum", "md5=12"], "checksum");
+    wrong(&["get", "a", "b", "--checksum", "md5=900150983cd24fb0d6963f7d28e17f72"], "one file");
+    wrong(&["x", "--protocol", "v3"], "v3");
+}
+
+#[test]
+fn a_name_may_be_any_bytes() {
+    let bytes = <OsString as std::os::unix::ffi::OsStringExt>::from_vec(vec![b'a', 0xff]);
+    let job = parse(["client".into(), bytes]).unwrap();
+    assert_eq!(job.files[0].name, b"a\xff");
+}
+
+#[test]
+fn a_file_and_its_server_can_be_written_in_one_word() {
+    let file = |word: &str| {
+        let mut job = parse_words(&["get", word]).unwrap();
+        let File { server, name, .. } = job.files.remove(0);
+        (server.to_string(), String::from_utf8(name).unwrap())
+    };
+    let pair = |server: &str, name: &str| (server.to_owned(), name.to_owned());
+    assert_eq!(file("oneport://nas:8080/a/b c.txt"), pair("nas:8080", "a/b c.txt"));
+    assert_eq!(file("oneport://nas/%41%23%25"), pair("nas:9999", "A#%"));
+    assert_eq!(file("oneport://[::1]:70/x"), pair("[::1]:70", "x"));
+    assert_eq!(parse_words(&["oneport://nas/x"]).unwrap().files[0].server.host, "nas");
+    let two = parse_words(&["get", "oneport://a/x", "oneport://b/y"]).unwrap();
+    assert_eq!([two.files[0].server.host.as_str(), &two.files[1].server.host], ["a", "b"]);
+    wrong(&["oneport://nas/x", "other"], "twice");
+    wrong(&["get", "-s", "nas", "oneport://nas/x"], "twice");
+    for word in ["oneport://nas", "oneport:///x", "oneport://nas/", "oneport://n s/x", "oneport://nas/%4"] {
+        wrong(&[word], "cannot be asked for");
+    }
+    wrong(&["oneport://nas/x#pin"], "pin");
+}
+
+#[test]
+fn commands_that_move_no_file_have_their_own_words() {
+    assert!(matches!(parse_words(&["stat", "-s", "nas", "x"]).unwrap().task, Task::Stat));
+    let verify = parse_words(&["verify", "a/x", "-d", "here"]).unwrap();
+    assert!(matches!(verify.task, Task::Verify));
+    assert_eq!(verify.files[0].target, Target::File("here/x".into()));
+    let ping = parse_words(&["ping", "-s", "nas:80", "-c", "2"]).unwrap().task;
+    assert!(matches!(ping, Task::Ping { server, count: 2 } if server.port == 80));
+    assert!(matches!(parse_words(&["ping"]).unwrap().task, Task::Ping { .. }));
+}
+
+#[test]
+fn what_is_asked_of_a_transfer_arrives_in_its_settings() {
+    let root = Root::of(b"abc");
+    let checksum = format!("blake3={root}");
+    let words = ["x", "-j", "4", "--restart", "--protocol", "v2", "--checksum", &checksum, "--no-sync"];
+    let settings = parse_words(&words).unwrap().settings;
+    assert_eq!((settings.links, settings.restart, settings.sync), (4, true, false));
+    assert_eq!(settings.protocol, Protocol::V2);
+    assert_eq!(settings.checksum, Some(Checksum::Blake3(root)));
 }
