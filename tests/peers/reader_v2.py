@@ -252,14 +252,15 @@ def merge(values, is_root=True):
 
 
 def wanted_blocks(ranges, size):
-    """The blocks of these ranges of a file, ascending; of all of it without ranges."""
+    """The blocks of these ranges of a file, ascending; of all of it without ranges. None if a range
+    does not lie in the file."""
     if not ranges:
         return list(range(max(1, -(-size // BLOCK))))
     blocks = []
     for offset, length in ranges:
         end = min(offset + length, size)
         if offset >= size and not (offset == 0 == size):
-            raise Violation("the server took a range that the file does not have")
+            return None
         first = offset // BLOCK
         blocks += range(first, max(first + 1, -(-end // BLOCK)))
     return sorted(set(blocks))
@@ -305,6 +306,7 @@ class Get:
         # What is still to come: for a walk of the tree nodes (first, count, value, is_root), the next
         # one last; without the root the blocks, the next one last.
         self.nodes, self.queue = [], []
+        self.has_no_such_range = False
         # The block under way, its value if one is known, and what has come of it.
         self.block, self.block_value, self.bytes = None, None, bytearray()
 
@@ -314,6 +316,8 @@ class Get:
     def take(self, kind, body):
         if self.file is None and kind != FILE:
             raise Violation(f"{NAMES[kind]} before FILE")
+        if self.has_no_such_range:
+            raise Violation(f"{NAMES[kind]} for a range that the file does not have")
         return {FILE: self.take_file, VALUES: self.take_values, DATA: self.take_data, END: self.take_end}[kind](
             body
         )
@@ -325,6 +329,10 @@ class Get:
         if self.flags & (PROVEN_FIRST | VALUES_ONLY) and self.file.root is None:
             raise Violation("FILE does not have the root that was asked for")
         wanted = wanted_blocks(self.ranges, self.file.size)
+        if wanted is None:
+            # The server is to say so: nothing but its ERROR may come.
+            self.has_no_such_range = True
+            return 0
         self.wanted, self.whole = set(wanted), len(wanted) == self.file.blocks
         if self.file.root is None:
             self.queue = wanted[::-1]

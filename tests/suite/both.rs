@@ -55,16 +55,30 @@ fn names_of_every_kind_are_fetched_and_saved_as_they_are() {
 }
 
 #[test]
-fn five_gib_arrive_whole_and_verified() {
+fn five_gib_arrive_whole_and_verified_over_version_1() {
+    five_gib_arrive("v1", "MD5 verified\n");
+}
+
+#[test]
+fn five_gib_arrive_whole_and_verified_over_version_2() {
+    five_gib_arrive("v2", "BLAKE3 verified\n");
+}
+
+fn five_gib_arrive(protocol: &str, verified: &str) {
     const SIZE: u64 = 5 << 30;
     let site = Site::new();
     File::create(site.root("huge")).unwrap().set_len(SIZE).unwrap();
     let server = site.serve(&[]);
     let place = Place::new();
     // Hashing takes a while beside other tests; a client that gives up too early joins in again.
-    let ended =
-        place.fetch("huge", server.address, &["--no-sync", "--retries", "20", "--timeout", "30s"]).end();
-    assert!(ended.expect(0).stdout().ends_with("MD5 verified\n"));
+    let ended = place
+        .fetch(
+            "huge",
+            server.address,
+            &["--no-sync", "--retries", "20", "--timeout", "30s", "--protocol", protocol],
+        )
+        .end();
+    assert!(ended.expect(0).stdout().ends_with(verified));
     let path = place.path("client_downloads/huge");
     assert_eq!(fs::metadata(&path).unwrap().size(), SIZE);
     fs::remove_file(path).unwrap();

@@ -1,4 +1,4 @@
-//! The client over a bad network, with the real server behind it.
+//! The client of version 1 over a bad network, with the real server behind it.
 
 use crate::chance::{break_off, part, seed};
 use crate::harness::{Place, bytes};
@@ -31,7 +31,7 @@ fn whatever_breaks_wherever_the_file_arrives_whole_in_the_end() {
     };
     let proxy = Proxy::faulty(server.address, plan).unwrap();
     let place = Place::new();
-    let options = ["--retries", "6", "--retry-max-delay", "40ms", "--no-sync"];
+    let options = ["--protocol", "v1", "--retries", "6", "--retry-max-delay", "40ms", "--no-sync"];
     place.fetch("f", proxy.address, &options).end().expect(0).says("retry 6 of 6").says("MD5");
     assert!(place.read("client_downloads/f") == data);
     assert_eq!(place.tree(), ["client_downloads/", "client_downloads/f"]);
@@ -61,6 +61,6 @@ fn a_run_that_comes_twice_is_never_taken_for_the_file() {
     let len = chance.usize(1..100_000);
     let proxy = Proxy::faulty(server.address, move |_| Plan::down(at, Fault::Duplicate { len })).unwrap();
     let place = Place::new();
-    place.fetch("f", proxy.address, &[]).end().expect(8);
+    place.fetch("f", proxy.address, &["--protocol", "v1"]).end().expect(8);
     assert!(place.tree().is_empty(), "{:?}", place.tree());
 }

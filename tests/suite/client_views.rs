@@ -37,15 +37,13 @@ fn wrong_usage_is_told_in_a_sentence_and_asks_nobody() {
         assert!(ended.stdout.is_empty() && !ended.stderr.is_empty(), "{arguments:?}");
     }
     let not_text = OsStr::from_bytes(b"f\xff");
-    place.client(&[not_text]).end().expect(2);
-    place.client(&[OsStr::new("get"), not_text]).end().expect(2);
     place.client(&[OsStr::new("f"), not_text]).end().expect(2);
     assert!(place.tree().is_empty());
 }
 
 #[test]
 fn words_of_later_commands_are_no_files_unless_one_says_so() {
-    let words = "put ls stat verify rm mv listen push ping status clients history stats metadata health cancel \
+    let words = "put ls rm mv listen push status clients history stats metadata health cancel \
                  batch queue share key doctor bench completions man";
     let server = Scripted::serving(b"data");
     let place = Place::new();

@@ -1,4 +1,5 @@
-//! A server that says whatever a test wants, on a port of its own.
+//! A server of version 1 that says whatever a test wants, on a port of its own. To the greeting of
+//! another version it says what a server of version 1 says to a name that it does not hold.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use oneport::digest::Md5;
+use oneport::names::HELLO_PREFIX;
 
 use crate::harness::CLIENT_PATIENCE;
 
@@ -42,6 +44,10 @@ impl Scripted {
                     stream.set_read_timeout(Some(CLIENT_PATIENCE)).unwrap();
                     stream.set_write_timeout(Some(CLIENT_PATIENCE)).unwrap();
                     let Some(name) = read_request(&mut stream) else { return };
+                    if name.as_bytes().starts_with(HELLO_PREFIX) {
+                        let _ = stream.write_all(b"ERRORno such file");
+                        return;
+                    }
                     let before = {
                         let mut seen = seen.lock().unwrap();
                         seen.push(name.clone());

@@ -233,7 +233,7 @@ fn a_refusal_has_the_original_s_words_and_at_most_1024_bytes() {
     fs::create_dir(site.root("folder")).unwrap();
     let server = site.serve(&[]);
     for name in
-        ["missing.txt", "", ".", "..", "/etc/passwd", "../x", "folder", "folder/", "日本 x", "?oneport/2?"]
+        ["missing.txt", "", ".", "..", "/etc/passwd", "../x", "folder", "folder/", "日本 x", "?oneport/3?"]
     {
         assert_eq!(refusal(&server, name.as_bytes()), format!("File '{name}' not found on server"));
     }
