@@ -22,7 +22,7 @@ pub enum WireError {
     #[error("a name of {0} bytes is announced, more than is allowed")]
     NameLength(u32),
     /// A size that no file can have.
-    #[error("a size of {0} bytes is announced, more than any file has")]
+    #[error("a size of {0} bytes is announced, more than any file may have")]
     Size(u64),
     /// A checksum that is not 32 hexadecimal digits.
     #[error("the checksum is not 32 hexadecimal digits")]

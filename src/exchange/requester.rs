@@ -77,6 +77,7 @@ enum Due {
 struct Arriving {
     verifier: Verifier,
     size: u64,
+    root: Option<Root>,
     values_only: bool,
     values: Vec<(u64, [u8; HASH_LEN])>,
     /// The block whose bytes are arriving, and what is still missing of it.
@@ -194,8 +195,8 @@ impl Requester {
                     verifier.block(Some(BlockHash::of(0, 0, &[])))?;
                 }
                 let values_only = get.values_only;
-                let (size, values, block) = (file.size, Vec::new(), None);
-                *due = Due::Arriving(Box::new(Arriving { verifier, size, values_only, values, block }));
+                let (size, root, values, block) = (file.size, file.root, Vec::new(), None);
+                *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
             Due::Cancelled => return Ok(Heard::Nothing),
@@ -260,6 +261,9 @@ impl Requester {
                 arriving.pass_over_blocks()?;
                 if arriving.block.is_some() || arriving.verifier.need() != Need::Nothing {
                     return Err(WireError::Order("a request ends before all of it has arrived"));
+                }
+                if arriving.root.is_some() && arriving.root != root {
+                    return Err(WireError::Order("a request ends with another root than it began with"));
                 }
                 Ok(Heard::End { request, root, values: arriving.values })
             }

@@ -12,7 +12,7 @@ use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, ClientFrame, ErrorCode, File, Get, RequestId, ServerFrame, Stat};
 use crate::error::Code;
 use crate::limits::{V2_REQUESTS_MAX, V2_WAIT_INTERVAL};
-use crate::tree::{BLOCK_LEN, BlockHash, ProofError, Tree, Value, block_count, block_span};
+use crate::tree::{BLOCK_LEN, BlockHash, ProofError, Root, Tree, Value, block_count, block_span};
 
 const TOKEN: [u8; 16] = [7; 16];
 
@@ -419,6 +419,10 @@ fn a_server_that_breaks_the_order_is_found_out() {
     ] {
         assert!(warm(&lies).is_err(), "{what}");
     }
+    let sole = Get { ranges: vec![ByteRange { offset: 0, len: 1 }], ..Get::default() };
+    let other = ServerFrame::End(1, Some(Root::of(b"another")));
+    assert!(hears(0, true, sole.clone(), &[ServerFrame::End(1, Some(Root::of(b"")))]).is_ok());
+    assert!(hears(0, true, sole, &[other]).is_err(), "an end with another root");
     let cold = |lies: &[ServerFrame]| hears(size, false, Get::default(), lies);
     assert!(cold(&[single.clone(), data(0, 5)]).is_ok());
     assert!(cold(&[single.clone(), single.clone()]).is_err(), "two values of one block");

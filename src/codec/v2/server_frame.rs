@@ -8,7 +8,8 @@ use super::{
     put_frame, take_frame,
 };
 use crate::codec::WireError;
-use crate::tree::{HASH_LEN, Root, Value};
+use crate::limits::BLOCKS_MAX;
+use crate::tree::{HASH_LEN, Root, Value, block_count};
 
 const WELCOME: u8 = 0x41;
 const FILE: u8 = 0x42;
@@ -163,7 +164,7 @@ fn decode_data_head(
 
 fn file(body: &mut Body) -> Result<File, WireError> {
     let size = body.u64()?;
-    if i64::try_from(size).is_err() {
+    if block_count(size) > BLOCKS_MAX {
         return Err(WireError::Size(size));
     }
     let seconds = i64::from_be_bytes(body.array()?);

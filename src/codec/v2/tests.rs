@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codec::v1::{Request, RequestCodec};
 use crate::codec::vectors::{SPECIFICATION, vector};
+use crate::limits::BLOCKS_MAX;
 use crate::tree::{BLOCK_LEN, BlockHash, Root, Value, block_count};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -140,6 +141,15 @@ fn values_come_in_pairs_or_single_and_never_in_other_numbers() {
     let value = |byte| Value::from_bytes([byte; 32]);
     let pairs = ServerFrame::Values(3, Values::Pairs(vec![(value(1), value(2)), (value(3), value(4))]));
     let single = ServerFrame::Values(3, Values::Single(value(9)));
+    let content: Vec<u8> = (0..=BLOCK_LEN).map(|at| u8::try_from(at % 251).unwrap()).collect();
+    let hash = |index, bytes| Value::from_bytes(*BlockHash::of(BLOCK_LEN + 1, index, bytes).as_bytes());
+    let (first, last) = content.split_at(usize::try_from(BLOCK_LEN).unwrap());
+    let (left, right) = (hash(0, first), hash(1, last));
+    for (label, values) in [("value", Values::Single(left)), ("pair", Values::Pairs(vec![(left, right)]))] {
+        let mut wire = BytesMut::new();
+        ServerFrame::Values(1, values).encode(&mut wire);
+        assert_eq!(wire, vector(label), "{label}");
+    }
     for frame in [pairs, single] {
         let mut wire = BytesMut::new();
         frame.encode(&mut wire);
@@ -152,6 +162,31 @@ fn values_come_in_pairs_or_single_and_never_in_other_numbers() {
             dst.put_bytes(7, count);
         });
         assert!(ServerFrame::decode(&mut wire).is_err(), "form {form}, {count} bytes");
+    }
+}
+
+#[test]
+fn what_steers_a_request_is_as_specified_at_every_split() {
+    let sent = [ClientFrame::Ping(0, bytes(1)), ClientFrame::Window(1, BLOCK_LEN), ClientFrame::Cancel(1)];
+    let mut wire = BytesMut::new();
+    sent.iter().for_each(|frame| frame.encode(&mut wire).unwrap());
+    assert_eq!(wire, vector("pings"));
+    at_every_split(&wire, ClientFrame::decode, &sent);
+    let said = [ServerFrame::Pong(0, bytes(1)), ServerFrame::Wait(1)];
+    let mut wire = BytesMut::new();
+    said.iter().for_each(|frame| frame.encode(&mut wire));
+    assert_eq!(wire, vector("pongs"));
+    at_every_split(&wire, ServerFrame::decode, &said);
+}
+
+#[test]
+fn a_file_of_more_blocks_than_any_may_have_is_refused() {
+    let largest = BLOCKS_MAX * BLOCK_LEN;
+    for (size, fits) in [(largest, true), (largest + 1, false), (u64::MAX, false)] {
+        let file = File { size, modified: (0, 0), mode: 0, token: bytes(1), root: None };
+        let mut wire = BytesMut::new();
+        ServerFrame::File(1, file).encode(&mut wire);
+        assert_eq!(ServerFrame::decode(&mut wire).is_ok(), fits, "{size}");
     }
 }
 
