@@ -26,7 +26,7 @@ impl Bar {
 }
 
 impl Show for Bar {
-    fn started(&mut self, size: u64) {
+    fn started(&mut self, size: u64, have: u64) {
         self.ended();
         let target = ProgressDrawTarget::stderr_with_hz(DRAWS_PER_SECOND);
         let bar = ProgressBar::with_draw_target(Some(size), target).with_message(self.name.clone());
@@ -35,6 +35,9 @@ impl Show for Bar {
         if let Ok(style) = ProgressStyle::with_template(if plain { TEMPLATE } else { COLORED }) {
             bar.set_style(style.progress_chars("=> "));
         }
+        // What is here already says nothing about the speed.
+        bar.set_position(have);
+        bar.reset_eta();
         self.bar = Some(bar);
     }
 

@@ -19,8 +19,12 @@ impl Plain {
 }
 
 impl Show for Plain {
-    fn started(&mut self, size: u64) {
+    fn started(&mut self, size: u64, have: u64) {
         self.steps = Steps::new(size);
+        if have > 0 {
+            // Those steps were told when their bytes arrived.
+            let _ = self.steps.reached(have);
+        }
     }
 
     fn progress(&mut self, done: u64, size: u64) {

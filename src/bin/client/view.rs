@@ -17,8 +17,8 @@ use crate::plain::Plain;
 
 /// A way to show how far a fetch is.
 pub(crate) trait Show: Send {
-    /// A file of this size begins to arrive.
-    fn started(&mut self, size: u64);
+    /// A file of this size begins to arrive, of which so many bytes are here already.
+    fn started(&mut self, size: u64, have: u64);
     /// So many bytes of so many are here.
     fn progress(&mut self, done: u64, size: u64);
     /// A line that must be seen, in between.
@@ -31,7 +31,7 @@ pub(crate) trait Show: Send {
 struct Silent;
 
 impl Show for Silent {
-    fn started(&mut self, _size: u64) {}
+    fn started(&mut self, _size: u64, _have: u64) {}
 
     fn progress(&mut self, _done: u64, _size: u64) {}
 
@@ -131,7 +131,11 @@ impl<'a> Reporter<'a> {
         info!(event = "started", %file, size, have, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
         let mut state = self.state();
         state.steps = Steps::new(size);
-        state.show.started(size);
+        if have > 0 {
+            // Those steps were told when their bytes arrived.
+            let _ = state.steps.reached(have);
+        }
+        state.show.started(size, have);
         if self.job.verbose {
             state.show.say(&format!("{}: {} ({size} bytes)", shown(name), Bytes(size)));
         }
