@@ -51,6 +51,8 @@ pub(super) struct Remains {
     restarted: bool,
     /// Bytes that did not have to be fetched, as of the first attempt.
     resumed: Option<u64>,
+    /// The blocks that are here do not merge to the root, so each of them is to be compared.
+    suspect: bool,
     /// A server spoke version 2: silence is no sign of another version any more.
     has_spoken: bool,
     /// How far a stream has come.
@@ -240,7 +242,8 @@ impl Download<'_> {
         let Some(kept) = self.remains.part.as_ref().and_then(Part::kept) else {
             return Ok(BlockSet::default());
         };
-        if kept.source.is_same(source) {
+        let is_same = kept.source.is_same(source);
+        if is_same && !std::mem::take(&mut self.remains.suspect) {
             return Ok(kept.has());
         }
         if let Some((request, _)) = running.take() {
@@ -262,7 +265,9 @@ impl Download<'_> {
         }
         let bytes = |blocks: &BlockSet, size| if blocks.count() == 0 { 0 } else { blocks.bytes(size) };
         let (had, kept) = (bytes(&kept.has(), kept.source.size), bytes(&keep, source.size));
-        self.attempt.observer.observe(&Event::Changed { kept, had });
+        if !is_same {
+            self.attempt.observer.observe(&Event::Changed { kept, had });
+        }
         Ok(keep)
     }
 
@@ -329,6 +334,10 @@ impl Download<'_> {
             Some(root) => root,
             None => attempt.unless_stopped(self.root_of(&mut link, &source)).await?,
         };
+        if !self.is_proven(root, source.size) {
+            self.remains.suspect = true;
+            return Err(FetchError::Contradiction { peer: link.peer() });
+        }
         Ok((link, root))
     }
 
@@ -412,18 +421,24 @@ impl Download<'_> {
         self.arrived.done().min(shared.source.size)
     }
 
-    /// The root of a file that the server had not known: it has to be what the blocks merge to.
+    /// The root of a file that the server had not known when it began to send.
     async fn root_of(&self, link: &mut Link, source: &Source) -> Result<Root, FetchError> {
         let name = bytes::Bytes::copy_from_slice(self.attempt.name);
         link.ask(|requester| requester.stat(Stat { root: true, name })).await?;
         let file = file_of(link, self.attempt.name).await?;
         let is_same = Source { size: file.size, root: None, token: file.token }.is_same(source);
-        let root = file.root.filter(|_| is_same).ok_or(FetchError::SourceChanged { peer: link.peer() })?;
-        let values = self.remains.part.as_ref().and_then(Part::kept).map(|kept| kept.blocks);
-        let values = values.unwrap_or_default().into_values().map(Value::from_bytes).collect();
-        match Tree::over(values) {
-            Some(tree) if tree.root() == root => Ok(root),
-            _ => Err(FetchError::Contradiction { peer: link.peer() }),
+        file.root.filter(|_| is_same).ok_or(FetchError::SourceChanged { peer: link.peer() })
+    }
+
+    /// Whether the blocks that are here make the file with this root. What was received while the root
+    /// was not known, maybe by an earlier program, was taken on trust until now.
+    fn is_proven(&self, root: Root, size: u64) -> bool {
+        let blocks = self.remains.part.as_ref().and_then(Part::kept).map(|kept| kept.blocks);
+        let mut hashes = blocks.unwrap_or_default().into_values();
+        match block_count(size) {
+            // An empty file has nothing that could be recorded, and was proven when it was described.
+            1 => size == 0 || hashes.next() == Some(*root.as_bytes()),
+            _ => Tree::over(hashes.map(Value::from_bytes).collect()).is_some_and(|tree| tree.root() == root),
         }
     }
 
