@@ -33,7 +33,8 @@ pub enum Ask {
         name: Bytes,
         /// The version that is wanted if it can still be had.
         token: Option<Token>,
-        /// The transfer that this is a part of, and the bytes that it does not need; none for STAT.
+        /// The transfer that this is a part of, and the bytes that it does not need; none for what moves
+        /// no bytes of the file.
         transfer: Option<(TransferId, u64)>,
     },
     /// Give the tree, computing it if it is not known: [`Responder::rooted`].
@@ -196,7 +197,8 @@ impl Responder {
         }
         let transfer = match &wanted {
             Wanted::Stat { .. } => None,
-            Wanted::Get(get) => Some((get.transfer, get.have)),
+            // Values move nothing of the file.
+            Wanted::Get(get) => (!get.values_only).then_some((get.transfer, get.have)),
         };
         let active = Active { wanted, state: State::Opening, window: self.window, said: now };
         self.requests.insert(request, active);

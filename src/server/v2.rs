@@ -67,6 +67,9 @@ pub(super) async fn serve(
         Ok(()) => connection.run(wire).await,
         Err(end) => Err(end),
     };
+    if let Err(end) = &ended {
+        connection.blame(&end.to_string());
+    }
     if let Err(End::Protocol(error)) = &ended {
         let said = Responder::violated(Code::Protocol, &error.to_string());
         wire.write_all(&said, false).await?;
@@ -75,7 +78,7 @@ pub(super) async fn serve(
         Ok(()) | Err(End::Protocol(_) | End::Stopping) => {
             wire.say_farewell().await;
         }
-        Err(end) => connection.blame(&end.to_string()),
+        Err(_) => {}
     }
     ended
 }
@@ -122,6 +125,14 @@ struct Connection<'a> {
     held: VecDeque<Work>,
 }
 
+/// What has come in.
+struct Taken {
+    /// Anything at all.
+    bytes: bool,
+    /// At least one whole frame.
+    frames: bool,
+}
+
 /// What this edge holds for a request in flight.
 #[derive(Default)]
 struct Slot {
@@ -135,13 +146,18 @@ impl Connection<'_> {
         loop {
             self.do_asks();
             let mut has_moved = self.send(wire).await?;
-            has_moved |= self.take_input(wire)?;
+            let Taken { bytes, frames } = self.take_input(wire)?;
+            has_moved |= frames;
             while let Some(done) = self.running.try_join_next() {
                 self.take(done.ok());
                 has_moved = true;
             }
+            // What was sent may have been the last thing before something has to be done outside.
+            has_moved |= self.do_asks();
             if has_moved {
                 active = Instant::now();
+            } else if bytes && active.elapsed() < self.context.settings.idle_timeout {
+                // Parts of a frame, which do not keep a connection open by themselves.
             } else if self.input_ended && self.responder.is_idle() {
                 return Ok(());
             } else {
@@ -168,32 +184,42 @@ impl Connection<'_> {
         Ok(())
     }
 
-    /// Takes in what has arrived; `true` if anything has.
-    fn take_input(&mut self, wire: &mut Wire) -> Result<bool, End> {
+    /// Takes in what has arrived.
+    fn take_input(&mut self, wire: &mut Wire) -> Result<Taken, End> {
+        let mut taken = Taken { bytes: false, frames: false };
         if self.input_ended {
-            return Ok(false);
+            return Ok(taken);
         }
-        let has_arrived = match wire.read_now(&mut self.input)? {
-            None => false,
+        match wire.read_now(&mut self.input)? {
+            None => {}
             Some(0) => {
+                // Whatever came before is still answered: a peer may have closed only its own side.
                 self.input_ended = true;
-                // Whatever is in flight is still sent: a peer may have closed only its own side.
-                return Ok(true);
+                taken = Taken { bytes: true, frames: true };
             }
-            Some(_) => true,
-        };
+            Some(_) => taken.bytes = true,
+        }
         while let Some(frame) = ClientFrame::decode(&mut self.input)? {
             self.hear(frame)?;
+            taken.frames = true;
         }
-        Ok(has_arrived)
+        Ok(taken)
     }
 
     fn hear(&mut self, frame: ClientFrame) -> Result<(), End> {
+        if let ClientFrame::Cancel(request) = frame
+            && let Some(account) = self.account(request)
+        {
+            account.cut("the client cancelled it");
+        }
         Ok(self.responder.handle(frame, Instant::now().into_std())?)
     }
 
-    fn do_asks(&mut self) {
+    /// Does what the responder asks for; `true` if that was anything.
+    fn do_asks(&mut self) -> bool {
+        let mut has_done = false;
         while let Some(ask) = self.responder.ask() {
+            has_done = true;
             match ask {
                 Ask::Open { request, name, token, transfer } => self.open(request, &name, token, transfer),
                 Ask::Root(request) => {
@@ -216,6 +242,7 @@ impl Connection<'_> {
                 }
             }
         }
+        has_done
     }
 
     fn version(&self, request: RequestId) -> Option<Arc<Version>> {
