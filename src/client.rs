@@ -9,8 +9,8 @@
 //!    nothing, and the checksum is compared at the end.
 //! 3. Only then does the target get its name. A stream gets the bytes as they are proven, or, over
 //!    version 1, when all of them are.
-//! 4. What may work later is tried again, after a growing wait. An attempt that brought something is
-//!    not counted: only a server that gives nothing exhausts the retries.
+//! 4. What may work later is tried again, after a growing wait. An attempt that came further than all
+//!    before it is not counted: only a server that gives nothing exhausts the retries.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -83,6 +83,8 @@ pub struct Settings {
     pub backoff: Backoff,
     /// Longest time to connect, and to wait for the next byte.
     pub timeout: Duration,
+    /// Longest time for which a server may only say that it is still at it (version 2).
+    pub wait_max: Duration,
     /// What happens when the target exists.
     pub overwrite: Overwrite,
     /// Whether to wait until the file is on the disk.
@@ -147,7 +149,7 @@ pub async fn fetch(
 /// What came of an attempt.
 struct Tried<T> {
     result: Result<T, FetchError>,
-    /// It failed, but less is left to do.
+    /// It failed, but less is left to do than ever before.
     has_brought_something: bool,
 }
 

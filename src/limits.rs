@@ -170,6 +170,9 @@ pub const HASH_RATE_BUFFER: usize = 16 << 10;
 
 /// How long the client waits for the answer to a hello before it takes the server for one of version 1.
 pub const V2_HELLO_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client waits at most, without anything else, for a server that says that it is still at it
+/// (WAIT): a file of 16 TiB may have to be read from a slow disk first.
+pub const V2_WAIT_MAX: Duration = Duration::from_secs(48 * 60 * 60);
 /// Bytes that the client reads besides those of a block.
 pub const V2_INPUT: usize = 4096;
 /// Blocks that one request of the client asks for, at most; a window holds as many.

@@ -14,7 +14,6 @@ use std::net::SocketAddr;
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
@@ -38,7 +37,7 @@ mod pour;
 mod queue;
 mod work;
 
-use link::{Arrived, Link, Opening, Parked};
+use link::{Arrived, Link, Opening, Parked, Patience};
 use queue::Queue;
 use work::Shared;
 
@@ -57,8 +56,11 @@ pub(super) struct Remains {
     has_spoken: bool,
     /// How far a stream has come.
     poured: pour::Poured,
-    /// Blocks that were proven, in all attempts.
+    /// Blocks by which attempts came further than all before them.
     pub(super) blocks: u64,
+    /// The most blocks that were ever there. A server whose file becomes another one again and again
+    /// could have the same few blocks fetched for ever.
+    most: u64,
 }
 
 /// Why there is no file after an attempt.
@@ -118,7 +120,7 @@ impl Download<'_> {
     async fn run(mut self) -> Result<Got, Stop> {
         let attempt = self.attempt;
         self.open_part_if_there().await?;
-        let transfer = random();
+        let mut transfer = random();
         let described = match self.describe(transfer).await? {
             Ok(described) => described,
             Err(unchanged) => return Ok(unchanged),
@@ -129,17 +131,28 @@ impl Download<'_> {
         if block_count(source.size) > BLOCKS_MAX {
             return Err(link.violated(WireError::Size(source.size)).into());
         }
+        let was_running = running.is_some();
         let keep = self.reconcile(&mut link, &source, &mut running).await?;
+        if was_running && running.is_none() {
+            // What the cancelled request said is here is not what is here.
+            transfer = random();
+        }
         self.begin(&source, &keep).await?;
         let have = if keep.count() == 0 { 0 } else { keep.bytes(source.size) };
-        self.remains.resumed.get_or_insert(have);
+        let resumed = self.remains.resumed.get_or_insert(have);
+        // Another version may have less of what was here.
+        *resumed = (*resumed).min(have);
         self.arrived.begin(have, source.size);
         let (name, size) = (base(attempt.name), source.size);
         let digest = source.root.map(Digest::Blake3);
         attempt.observer.observe(&Event::Started { name, size, digest, have });
         attempt.observer.observe(&Event::Progress { done: have, size });
         let (link, root) = self.fetch(link, source, running, &keep, transfer).await?;
-        self.compare_root(Some(root))?;
+        if let Err(error) = self.compare_root(Some(root)) {
+            // What is here is proven to be the server's file, so going on with it is of no use.
+            self.discard().await?;
+            return Err(error.into());
+        }
         // The server learns that it is done as soon as possible, not after the flush.
         drop(link);
         self.commit(size, root).await
@@ -151,14 +164,19 @@ impl Download<'_> {
         if self.remains.part.is_none() && Part::is_there(path) {
             self.open_part().await?;
         }
-        if self.attempt.settings.restart
-            && !self.remains.restarted
-            && let Some(mut part) = self.remains.part.take()
-        {
-            self.remains.part =
-                Some(blocking(move || part.discard().map(|()| part).map_err(Into::into)).await?);
+        if self.attempt.settings.restart && !self.remains.restarted {
+            self.discard().await?;
         }
         self.remains.restarted = true;
+        Ok(())
+    }
+
+    /// Forgets what is in the part, if there is one.
+    async fn discard(&mut self) -> Result<(), FetchError> {
+        if let Some(mut part) = self.remains.part.take() {
+            let discarding = blocking(move || part.discard().map(|()| part).map_err(Into::into));
+            self.remains.part = Some(discarding.await?);
+        }
         Ok(())
     }
 
@@ -214,8 +232,13 @@ impl Download<'_> {
             }
         };
         let settings = attempt.settings;
-        let opening =
-            Link::open(attempt.server, settings.timeout, attempt.observer, Arc::clone(&self.arrived), make);
+        let opening = Link::open(
+            attempt.server,
+            Patience::of(settings),
+            attempt.observer,
+            Arc::clone(&self.arrived),
+            make,
+        );
         let mut link = match attempt.unless_stopped(opening).await? {
             Opening::Link(link) => *link,
             Opening::Old { peer, said_so } => return Err(Stop::Old { peer, said_so }),
@@ -242,8 +265,10 @@ impl Download<'_> {
         let Some(kept) = self.remains.part.as_ref().and_then(Part::kept) else {
             return Ok(BlockSet::default());
         };
-        let is_same = kept.source.is_same(source);
-        if is_same && !std::mem::take(&mut self.remains.suspect) {
+        // Values that were taken on trust have to be looked at again once there is a root to prove them.
+        let is_on_trust = kept.source.root.is_none() && source.root.is_some();
+        let is_suspect = std::mem::take(&mut self.remains.suspect) || is_on_trust;
+        if kept.source.is_same(source) && !is_suspect {
             return Ok(kept.has());
         }
         if let Some((request, _)) = running.take() {
@@ -264,8 +289,9 @@ impl Download<'_> {
             }
         }
         let bytes = |blocks: &BlockSet, size| if blocks.count() == 0 { 0 } else { blocks.bytes(size) };
+        let is_changed = !kept.source.is_same(source) || keep != kept.has();
         let (had, kept) = (bytes(&kept.has(), kept.source.size), bytes(&keep, source.size));
-        if !is_same {
+        if is_changed {
             self.attempt.observer.observe(&Event::Changed { kept, had });
         }
         Ok(keep)
@@ -323,9 +349,10 @@ impl Download<'_> {
             stop: attempt.stopping.child_token(),
         });
         let pending: VecDeque<_> = running.into_iter().collect();
-        let before = self.blocks_of(&shared.part);
+        let before = shared.part.recorded().max(self.remains.most);
         let worked = self.work_until_all_is_here(link, &shared, pending).await;
-        self.remains.blocks += self.blocks_of(&shared.part).saturating_sub(before);
+        self.remains.most = shared.part.recorded().max(before);
+        self.remains.blocks += self.remains.most - before;
         let source = shared.source.clone();
         // Every link and every flush has ended: nobody else holds it any more.
         self.remains.part = Arc::into_inner(shared).map(|shared| shared.part);
@@ -339,10 +366,6 @@ impl Download<'_> {
             return Err(FetchError::Contradiction { peer: link.peer() });
         }
         Ok((link, root))
-    }
-
-    fn blocks_of(&self, part: &Part) -> u64 {
-        part.recorded()
     }
 
     /// What a link that could not be had was to fetch is left in the queue: another round fetches it.
@@ -374,7 +397,7 @@ impl Download<'_> {
         links.spawn_blocking(move || in_runtime(first_link(first, &own)));
         for _ in 1..shared.links {
             let (own, server) = (Arc::clone(shared), attempt.server.clone());
-            let patience = attempt.settings.timeout;
+            let patience = Patience::of(attempt.settings);
             links.spawn_blocking(move || in_runtime(further_link(&server, patience, &own)));
         }
         let mut syncs = Syncs::new(attempt.settings.sync, self.arrived.done());
@@ -480,7 +503,7 @@ async fn file_of(link: &mut Link, name: &[u8]) -> Result<File, FetchError> {
             Heard::Failed(request, code, text) if request == link.last() => {
                 return Err(not_there(link.failed(code, &text), name));
             }
-            Heard::Nothing | Heard::Failed(..) | Heard::Pong(..) => {}
+            Heard::Failed(..) => {}
             _ => return Err(link.violated(WireError::Order("something else came than a file's description"))),
         }
     }
@@ -540,7 +563,7 @@ async fn first_link(
 /// A further link is a matter of speed: if it cannot be had, the others do its work.
 async fn further_link(
     server: &super::Server,
-    patience: Duration,
+    patience: Patience,
     shared: &Shared,
 ) -> Result<Option<Parked>, FetchError> {
     let Some(run) = shared.queue().take(shared.links) else { return Ok(None) };

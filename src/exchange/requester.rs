@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Values, Welcome};
+use crate::limits::V2_WINDOW;
 use crate::tree::{BlockHash, HASH_LEN, Need, ProofError, Root, Verifier, block_span};
 
 /// What a frame of the server means.
@@ -36,7 +37,11 @@ pub enum Heard {
     Failed(RequestId, ErrorCode, Bytes),
     /// The answer to a PING.
     Pong(RequestId, [u8; 8]),
-    /// Something that needs no action.
+    /// Values came that bring a request on.
+    Proof,
+    /// The server is still at it: nothing has come yet, but it may.
+    Waiting,
+    /// Something that needs no action, and brings nothing on.
     Nothing,
 }
 
@@ -69,8 +74,8 @@ enum Due {
     /// FILE has not come yet.
     Get(Get),
     Arriving(Box<Arriving>),
-    /// Not wanted any more; what still comes is passed over.
-    Cancelled,
+    /// Not wanted any more; what still comes is passed over: at most so many bytes of data.
+    Cancelled(u64),
 }
 
 #[derive(Debug)]
@@ -112,7 +117,7 @@ impl Requester {
     /// Gives a request up; the frame is to be sent, if there is one.
     pub fn cancel(&mut self, request: RequestId) -> Option<ClientFrame> {
         let due = self.requests.get_mut(&request)?;
-        *due = Due::Cancelled;
+        *due = Due::Cancelled(V2_WINDOW);
         Some(ClientFrame::Cancel(request))
     }
 
@@ -170,7 +175,7 @@ impl Requester {
             ServerFrame::Pong(request, bytes) => Ok(Heard::Pong(request, bytes)),
             ServerFrame::Wait(request) => {
                 self.requests.get(&request).ok_or(UNKNOWN)?;
-                Ok(Heard::Nothing)
+                Ok(Heard::Waiting)
             }
             ServerFrame::Unknown => Ok(Heard::Nothing),
         }
@@ -183,7 +188,7 @@ impl Requester {
             Due::Get(get) => {
                 let Ok(wanted) = get.blocks(file.size) else {
                     // The server will say so.
-                    *due = Due::Cancelled;
+                    *due = Due::Cancelled(0);
                     return Ok(Heard::File(request, file));
                 };
                 if file.root.is_none() && (get.proven || get.values_only) {
@@ -199,7 +204,7 @@ impl Requester {
                 *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
-            Due::Cancelled => return Ok(Heard::Nothing),
+            Due::Cancelled(_) => return Ok(Heard::Nothing),
         }
         Ok(Heard::File(request, file))
     }
@@ -218,13 +223,16 @@ impl Requester {
             }
             Values::Single(value) => arriving.verifier.value(value)?,
         }
-        Ok(Heard::Nothing)
+        Ok(Heard::Proof)
     }
 
     fn data(&mut self, request: RequestId, offset: u64, len: u64) -> Result<Data, WireError> {
-        let Some(arriving) = self.arriving(request)? else {
+        if let Some(Due::Cancelled(left)) = self.requests.get_mut(&request) {
+            // What was under way may still come, and no more than was allowed to be.
+            *left = left.checked_sub(len).ok_or(WireError::Order("a cancelled request goes on and on"))?;
             return Ok(Data { request, offset, len, block: None, ends_block: false });
-        };
+        }
+        let Some(arriving) = self.arriving(request)? else { return Err(UNKNOWN) };
         let (block, missing) = match arriving.block.take() {
             Some(begun) => begun,
             None => match arriving.verifier.need() {
@@ -267,7 +275,7 @@ impl Requester {
                 }
                 Ok(Heard::End { request, root, values: arriving.values })
             }
-            Due::Cancelled => Ok(Heard::Nothing),
+            Due::Cancelled(_) => Ok(Heard::Nothing),
             Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
         }
     }
@@ -275,7 +283,7 @@ impl Requester {
     fn arriving(&mut self, request: RequestId) -> Result<Option<&mut Arriving>, WireError> {
         match self.requests.get_mut(&request) {
             Some(Due::Arriving(arriving)) => Ok(Some(arriving)),
-            Some(Due::Cancelled) => Ok(None),
+            Some(Due::Cancelled(_)) => Ok(None),
             _ => Err(UNKNOWN),
         }
     }

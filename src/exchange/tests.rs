@@ -9,9 +9,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::codec::WireError;
-use crate::codec::v2::{ByteRange, ClientFrame, ErrorCode, File, Get, RequestId, ServerFrame, Stat};
+use crate::codec::v2::{
+    ByteRange, ClientFrame, DATA_MAX, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Welcome,
+};
 use crate::error::Code;
-use crate::limits::{V2_REQUESTS_MAX, V2_WAIT_INTERVAL};
+use crate::limits::{V2_REQUESTS_MAX, V2_WAIT_INTERVAL, V2_WINDOW};
 use crate::tree::{BLOCK_LEN, BlockHash, ProofError, Root, Tree, Value, block_count, block_span};
 
 const TOKEN: [u8; 16] = [7; 16];
@@ -310,6 +312,20 @@ fn a_cancelled_request_ends_at_once_and_what_was_under_way_is_passed_over() {
 }
 
 #[test]
+fn a_cancelled_request_may_not_go_on_for_longer_than_its_window() {
+    let mut client = Requester::new();
+    client.handle(ServerFrame::Welcome(Welcome::default())).unwrap();
+    client.get(Get { name: "x".into(), ..Get::default() });
+    let request = client.last();
+    client.cancel(request).unwrap();
+    let data = || ServerFrame::Data { request, offset: 0, len: DATA_MAX };
+    for _ in 0..V2_WINDOW / DATA_MAX {
+        assert!(matches!(client.handle(data()), Ok(Heard::Data(Data { block: None, .. }))));
+    }
+    assert!(matches!(client.handle(data()), Err(WireError::Order(_))));
+}
+
+#[test]
 fn too_many_requests_are_refused_one_by_one_and_the_others_live() {
     let mut pair = Pair::new(1, true, 0);
     let requests: Vec<_> = (0..=V2_REQUESTS_MAX).map(|_| pair.get(Get::default())).collect();
@@ -340,7 +356,7 @@ fn whoever_waits_for_the_server_hears_of_it_every_two_seconds() {
         assert!(pair.transmit());
     }
     pair.receive().unwrap();
-    assert_eq!(pair.heard[1..], [Heard::Nothing, Heard::Nothing, Heard::Nothing]);
+    assert_eq!(pair.heard[1..], [Heard::Waiting, Heard::Waiting, Heard::Waiting]);
     pair.run().unwrap();
     assert!(matches!(&pair.heard[4], Heard::File(1, file) if file.root == Some(pair.tree.root())));
     assert_eq!(pair.server.deadline(), None);

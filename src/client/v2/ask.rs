@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::file_of;
-use super::link::{Link, Opening};
+use super::link::{Link, Opening, Patience};
 use crate::client::attempt::blocking;
 use crate::client::target::root_of;
 use crate::client::{FetchError, Observer, Server, Settings, Target, Tried, with_retries};
 use crate::codec::v2::{ClientFrame, Stat};
-use crate::exchange::{Heard, Requester};
+use crate::exchange::Requester;
 use crate::tree::Root;
 
 /// What a server says of a file.
@@ -77,7 +77,7 @@ async fn stat_once(
 ) -> Result<Facts, FetchError> {
     let said = bytes::Bytes::copy_from_slice(name);
     let first = |requester: &mut Requester| requester.stat(Stat { root: true, name: said });
-    let opening = Link::open(server, settings.timeout, observer, Arc::default(), first).await?;
+    let opening = Link::open(server, Patience::of(settings), observer, Arc::default(), first).await?;
     let mut link = link_of(opening)?;
     let file = file_of(&mut link, name).await?;
     let root = file.root.ok_or(FetchError::Contradiction { peer: link.peer() })?;
@@ -125,9 +125,9 @@ impl Pinger {
         observer: &dyn Observer,
     ) -> Result<Self, FetchError> {
         let first = |_: &mut Requester| ClientFrame::Ping(0, [0; 8]);
-        let opening = Link::open(server, settings.timeout, observer, Arc::default(), first).await?;
+        let opening = Link::open(server, Patience::of(settings), observer, Arc::default(), first).await?;
         let mut link = link_of(opening)?;
-        while !matches!(link.hear().await?, Heard::Pong(..)) {}
+        link.hear_pong([0; 8]).await?;
         Ok(Self { link, sent: 0 })
     }
 
@@ -146,11 +146,8 @@ impl Pinger {
         let bytes = self.sent.to_be_bytes();
         let began = Instant::now();
         self.link.send(&ClientFrame::Ping(0, bytes)).await?;
-        loop {
-            if matches!(self.link.hear().await?, Heard::Pong(_, echoed) if echoed == bytes) {
-                return Ok(began.elapsed());
-            }
-        }
+        self.link.hear_pong(bytes).await?;
+        Ok(began.elapsed())
     }
 }
 

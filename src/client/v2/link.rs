@@ -13,12 +13,12 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Encoder;
 
 use crate::client::attempt::within;
 use crate::client::connect::connect;
-use crate::client::{FetchError, Observer, Server};
+use crate::client::{FetchError, Observer, Server, Settings};
 use crate::codec::WireError;
 use crate::codec::v1::RequestCodec;
 use crate::codec::v2::{ClientFrame, ErrorCode, Hello, RequestId};
@@ -32,17 +32,35 @@ use crate::tree::BlockHash;
 pub(super) struct Link {
     stream: TcpStream,
     peer: SocketAddr,
-    patience: Duration,
+    patience: Patience,
+    /// Requests that the server lets be in flight.
+    requests: u32,
     requester: Requester,
     input: BytesMut,
     arrived: Arc<Arrived>,
+}
+
+/// How long a server may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Longest wait for the next thing that brings the file on, or for a word that it will come.
+    pub(super) timeout: Duration,
+    /// Longest wait while there are only such words.
+    pub(super) wait_max: Duration,
+}
+
+impl Patience {
+    pub(super) fn of(settings: &Settings) -> Self {
+        Self { timeout: settings.timeout, wait_max: settings.wait_max }
+    }
 }
 
 /// A link on its way from one thread's runtime to another's.
 pub(super) struct Parked {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    patience: Duration,
+    patience: Patience,
+    requests: u32,
     requester: Requester,
     input: BytesMut,
     arrived: Arc<Arrived>,
@@ -101,32 +119,32 @@ impl Link {
     /// Connects and says hello, with a first request.
     pub(super) async fn open(
         server: &Server,
-        patience: Duration,
+        patience: Patience,
         observer: &dyn Observer,
         arrived: Arc<Arrived>,
         first: impl FnOnce(&mut Requester) -> ClientFrame,
     ) -> Result<Opening, FetchError> {
-        let (mut stream, peer) = connect(server, patience, observer).await?;
+        let (mut stream, peer) = connect(server, patience.timeout, observer).await?;
         let mut requester = Requester::new();
         let hello = Hello { first: Some(first(&mut requester)), ..Hello::default() };
         let (name, has_first) = hello.to_name();
         let mut output = BytesMut::new();
         let broken = |source| FetchError::Protocol { peer, source };
         RequestCodec::default().encode(&name, &mut output).map_err(broken)?;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + patience.timeout;
         let saying = stream.write_all(&output);
-        if within(deadline, patience, peer, "while the request was sent", saying).await.is_err() {
+        if within(deadline, patience.timeout, peer, "while the request was sent", saying).await.is_err() {
             return Ok(Opening::Old { peer, said_so: false });
         }
         let mut input = BytesMut::with_capacity(V2_INPUT);
-        match timeout(V2_HELLO_PATIENCE.min(patience), stream.read_buf(&mut input)).await {
+        match timeout(V2_HELLO_PATIENCE.min(patience.timeout), stream.read_buf(&mut input)).await {
             Ok(Ok(1..)) if input[0] == 0 => {}
             Ok(Ok(1..)) => return Ok(Opening::Old { peer, said_so: true }),
             _ => return Ok(Opening::Old { peer, said_so: false }),
         }
-        let mut link = Self { stream, peer, patience, requester, input, arrived };
+        let mut link = Self { stream, peer, patience, requests: 1, requester, input, arrived };
         match link.hear().await? {
-            Heard::Welcome(_) => {}
+            Heard::Welcome(welcome) => link.requests = welcome.requests.max(1),
             _ => return Err(broken(WireError::Order("the first frame is no welcome"))),
         }
         if !has_first && let Some(first) = hello.first {
@@ -149,6 +167,11 @@ impl Link {
         Ok(self.requester.last())
     }
 
+    /// How many requests may be in flight.
+    pub(super) fn requests(&self) -> usize {
+        usize::try_from(self.requests).unwrap_or(usize::MAX)
+    }
+
     /// The number of the newest request.
     pub(super) fn last(&self) -> RequestId {
         self.requester.last()
@@ -165,25 +188,54 @@ impl Link {
     pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), FetchError> {
         let mut output = BytesMut::new();
         frame.encode(&mut output).map_err(|source| self.violated(source))?;
-        let deadline = Instant::now() + self.patience;
+        let patience = self.patience.timeout;
+        let deadline = Instant::now() + patience;
         let sending = self.stream.write_all(&output);
-        within(deadline, self.patience, self.peer, "while a request was sent", sending).await
+        within(deadline, patience, self.peer, "while a request was sent", sending).await
     }
 
-    /// The next thing that the server says. A failure of the whole connection is an error.
+    /// The next thing that the server says and that matters. A failure of the whole connection is an
+    /// error, and so is it if nothing comes that brings the file on, whatever else comes.
     pub(super) async fn hear(&mut self) -> Result<Heard, FetchError> {
+        let mut until = Until::new(self.patience);
+        loop {
+            match self.hear_any(&mut until).await? {
+                Heard::Pong(..) => {}
+                heard => return Ok(heard),
+            }
+        }
+    }
+
+    /// Waits for the answer to a ping.
+    pub(super) async fn hear_pong(&mut self, bytes: [u8; 8]) -> Result<(), FetchError> {
+        let mut until = Until::new(self.patience);
+        loop {
+            if matches!(self.hear_any(&mut until).await?, Heard::Pong(_, echoed) if echoed == bytes) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What comes next, except what only moves the time until which it has to come.
+    async fn hear_any(&mut self, until: &mut Until) -> Result<Heard, FetchError> {
         loop {
             let heard = self.requester.hear(&mut self.input);
             match heard.map_err(|source| self.violated(source))? {
                 Some(Heard::Failed(0, code, text)) => return Err(self.failed(code, &text)),
+                Some(Heard::Waiting) => until.waits(),
+                Some(Heard::Proof) => *until = Until::new(self.patience),
+                Some(Heard::Nothing) => {}
                 Some(heard) => return Ok(heard),
-                None => {}
+                None => match timeout_at(until.deadline, self.stream.read_buf(&mut self.input)).await {
+                    Ok(Ok(0)) => return Err(self.lost(closed())),
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return Err(self.lost(error)),
+                    Err(_elapsed) => return Err(self.silent()),
+                },
             }
-            match timeout(self.patience, self.stream.read_buf(&mut self.input)).await {
-                Ok(Ok(0)) => return Err(self.lost(closed())),
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return Err(self.lost(error)),
-                Err(_elapsed) => return Err(self.silent()),
+            // Bytes that are there already are read whatever the time is.
+            if Instant::now() >= until.deadline {
+                return Err(self.silent());
             }
         }
     }
@@ -208,7 +260,7 @@ impl Link {
                     self.input.extend_from_slice(&behind[..count - wanted]);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match timeout(self.patience, self.stream.readable()).await {
+                    match timeout(self.patience.timeout, self.stream.readable()).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => return Err(self.lost(error)),
                         Err(_elapsed) => return Err(self.silent()),
@@ -245,10 +297,10 @@ impl Link {
 
     /// Leaves the runtime that it was made in.
     pub(super) fn park(self) -> Result<Parked, FetchError> {
-        let Self { stream, peer, patience, requester, input, arrived } = self;
+        let Self { stream, peer, patience, requests, requester, input, arrived } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
         let stream = stream.into_std().map_err(lost)?;
-        Ok(Parked { stream, peer, patience, requester, input, arrived })
+        Ok(Parked { stream, peer, patience, requests, requester, input, arrived })
     }
 
     /// What it means that a request failed.
@@ -270,17 +322,37 @@ impl Link {
     }
 
     fn silent(&self) -> FetchError {
-        FetchError::Silent { peer: self.peer, when: self.arrived.shown(), after: self.patience }
+        FetchError::Silent { peer: self.peer, when: self.arrived.shown(), after: self.patience.timeout }
+    }
+}
+
+/// When the next thing has to have come.
+struct Until {
+    deadline: Instant,
+    patience: Patience,
+    /// However often the server says that it is still at it.
+    at_last: Instant,
+}
+
+impl Until {
+    fn new(patience: Patience) -> Self {
+        let now = Instant::now();
+        Self { deadline: now + patience.timeout, patience, at_last: now + patience.wait_max }
+    }
+
+    /// The server says that it is still at it.
+    fn waits(&mut self) {
+        self.deadline = (Instant::now() + self.patience.timeout).min(self.at_last.max(self.deadline));
     }
 }
 
 impl Parked {
     /// Goes on in the present runtime.
     pub(super) fn unpark(self) -> Result<Link, FetchError> {
-        let Self { stream, peer, patience, requester, input, arrived } = self;
+        let Self { stream, peer, patience, requests, requester, input, arrived } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
         let stream = TcpStream::from_std(stream).map_err(lost)?;
-        Ok(Link { stream, peer, patience, requester, input, arrived })
+        Ok(Link { stream, peer, patience, requests, requester, input, arrived })
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use super::link::{Arrived, Link, Opening};
+use super::link::{Arrived, Link, Opening, Patience};
 use super::{Remains, Stop, file_of, random};
 use crate::client::attempt::{Attempt, Got, blocking};
 use crate::client::checksum::Checking;
@@ -42,9 +42,10 @@ pub(super) async fn run(attempt: &Attempt<'_>, remains: &mut Remains) -> Result<
     let poured = &remains.poured;
     let get = request(attempt, poured);
     let (settings, counted) = (attempt.settings, Arc::clone(&arrived));
-    let opening = Link::open(attempt.server, settings.timeout, attempt.observer, counted, |requester| {
-        requester.get(get)
-    });
+    let opening =
+        Link::open(attempt.server, Patience::of(settings), attempt.observer, counted, |requester| {
+            requester.get(get)
+        });
     let mut link = match attempt.unless_stopped(opening).await? {
         Opening::Link(link) => *link,
         Opening::Old { peer, said_so } => return Err(Stop::Old { peer, said_so }),

@@ -82,7 +82,7 @@ struct Work<'a> {
 impl Work<'_> {
     async fn run(mut self) -> Result<(), FetchError> {
         loop {
-            while self.pending.len() < V2_RUNS_AHEAD {
+            while self.pending.len() < V2_RUNS_AHEAD.min(self.link.requests()) {
                 let Some(run) = self.shared.queue().take(self.shared.links) else { break };
                 let get = self.shared.get(&run);
                 let request = self.link.ask(|requester: &mut Requester| requester.get(get)).await?;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
-use oneport::limits::{COMPONENT_MAX, NAME_MAX, V2_LINKS};
+use oneport::limits::{COMPONENT_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
 use oneport::names::base;
 use oneport::text;
 
@@ -113,6 +113,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
     let settings = Settings {
         backoff,
         timeout: common.timeout.0,
+        wait_max: V2_WAIT_MAX,
         overwrite: Overwrite::Always,
         sync: true,
         protocol: Protocol::Auto,
