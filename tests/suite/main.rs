@@ -3,6 +3,7 @@
 //! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand;
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
+//! `v2_peer` speaks version 2 by hand, as a server and as a client.
 //! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
 //! `chance` the seed of what is left to chance.
 //! The other modules are the tests, one topic each.
@@ -53,3 +54,7 @@ mod server_start;
 mod server_v1;
 mod server_v2_reader;
 mod serving;
+mod v2_fallback;
+mod v2_hostile_clients;
+mod v2_hostile_servers;
+mod v2_peer;

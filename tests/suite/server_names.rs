@@ -11,12 +11,12 @@ use crate::serving::{Server, Site};
 
 const CANARY: &str = "the canary that nobody may hear";
 /// Names that must be tried at least.
-const NAMES_MIN: usize = 2000;
+pub(crate) const NAMES_MIN: usize = 2000;
 /// The only name that is served.
-const SERVED: &str = "sub/inside.txt";
+pub(crate) const SERVED: &str = "sub/inside.txt";
 
 /// A folder beside which a canary lies, with links that lead to it in every way.
-fn hostile_site() -> Site {
+pub(crate) fn hostile_site() -> Site {
     let site = Site::new();
     fs::write(site.path().join("canary.txt"), CANARY).unwrap();
     site.file(SERVED, b"inside");
@@ -90,7 +90,7 @@ const PIECES: [&[u8]; 44] = [
     b"inside.txt",
 ];
 
-fn names(site: &Site) -> BTreeSet<Vec<u8>> {
+pub(crate) fn names(site: &Site) -> BTreeSet<Vec<u8>> {
     let mut names: BTreeSet<Vec<u8>> = BTreeSet::new();
     let canary = site.path().join("canary.txt").into_os_string().into_string().unwrap();
     // What people try first.
