@@ -35,7 +35,7 @@ fn an_answer_may_come_in_any_pieces() {
     let whole = answer("f", &data);
     for piece in [1, 2, 3, 5, 7, 47, whole.len()] {
         let pieces: Vec<Vec<u8>> = whole.chunks(piece).map(<[u8]>::to_vec).collect();
-        let server = Scripted::start(move |mut stream, _, _| {
+        let server = Scripted::version_1(move |mut stream, _, _| {
             stream.set_nodelay(true).unwrap();
             for piece in &pieces {
                 stream.write_all(piece).unwrap();
@@ -167,7 +167,7 @@ fn never_leaves_what_is_there_and_does_not_even_ask() {
 fn never_leaves_what_came_while_the_file_was_received() {
     let place = Place::new();
     let target = place.path("client_downloads/f");
-    let server = Scripted::start(move |mut stream, name, _| {
+    let server = Scripted::version_1(move |mut stream, name, _| {
         let answer = answer(name, b"new");
         stream.write_all(&answer[..answer.len() - 1]).unwrap();
         crate::harness::await_for("the part file", || target.parent().unwrap().is_dir().then_some(()));
@@ -182,7 +182,7 @@ fn never_leaves_what_came_while_the_file_was_received() {
 #[test]
 fn different_transfers_only_what_differs() {
     // Sends no data: the client must not need any.
-    let server = Scripted::start(|mut stream, _, _| {
+    let server = Scripted::version_1(|mut stream, _, _| {
         let whole = answer("f", b"same");
         stream.write_all(&whole[..whole.len() - 4]).unwrap();
         until_gone(&stream);
@@ -203,7 +203,7 @@ fn different_transfers_only_what_differs() {
 fn ctrl_c_ends_the_comparison_of_a_large_file() {
     // A hole: it takes no room, but its digest takes long.
     const SIZE: u64 = 32 << 30;
-    let server = Scripted::start(|mut stream, _, _| {
+    let server = Scripted::version_1(|mut stream, _, _| {
         stream.write_all(&header(b"f", SIZE, &"0".repeat(32))).unwrap();
         until_gone(&stream);
     });
@@ -273,8 +273,9 @@ fn ipv6_addresses_are_understood_in_every_form() {
         return skipped("ipv6_addresses_are_understood_in_every_form", "there is no IPv6 here");
     };
     let port = listener.local_addr().unwrap().port();
-    let _server =
-        Scripted::on(listener, |mut stream, name, _| drop(stream.write_all(&answer(name, b"data"))));
+    let _server = Scripted::version_1_on(listener, |mut stream, name, _| {
+        drop(stream.write_all(&answer(name, b"data")))
+    });
     let (both, port) = (format!("[::1]:{port}"), port.to_string());
     for arguments in [vec!["f", "::1", &port], vec!["f", "[::1]", &port], vec!["get", "-s", &both, "f"]] {
         let place = Place::new();
@@ -285,7 +286,7 @@ fn ipv6_addresses_are_understood_in_every_form() {
 
 #[test]
 fn a_server_that_stays_open_after_the_last_byte_does_not_hold_the_file_up() {
-    let server = Scripted::start(|mut stream, name, _| {
+    let server = Scripted::version_1(|mut stream, name, _| {
         stream.write_all(&answer(name, b"data")).unwrap();
         until_gone(&stream);
     });

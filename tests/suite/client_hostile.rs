@@ -56,7 +56,7 @@ fn too_few_and_too_many_bytes_are_noticed() {
     gains_nothing([header(b"f", 0, &Md5::of(b"").to_string()), b"d".to_vec()].concat(), 8);
     // The excess comes alone, and late.
     let data = bytes(1, 2 << 20);
-    let server = Scripted::start(move |mut stream, name, _| {
+    let server = Scripted::version_1(move |mut stream, name, _| {
         stream.write_all(&answer(name, &data)).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         let _ = stream.write_all(b"x");
@@ -107,7 +107,7 @@ fn a_connection_cut_at_any_byte_is_a_loss_and_leaves_nothing() {
 fn endless_talk_is_cut() {
     // Endless data behind a small file, endless words of a refusal.
     for (beginning, code) in [(answer("f", b"data"), 8), (b"ERROR".to_vec(), 4)] {
-        let server = Scripted::start(move |mut stream, _, _| {
+        let server = Scripted::version_1(move |mut stream, _, _| {
             let _ = stream.write_all(&beginning);
             while stream.write_all(&[b'x'; 4096]).is_ok() {}
         });
@@ -120,7 +120,7 @@ fn endless_talk_is_cut() {
 #[test]
 fn a_header_that_comes_byte_by_byte_for_ever_is_given_up() {
     let whole = header(&[b'x'; 4096], 4, MD5_OF_DATA);
-    let server = Scripted::start(move |mut stream, _, _| {
+    let server = Scripted::version_1(move |mut stream, _, _| {
         stream.set_nodelay(true).unwrap();
         for byte in &whole {
             if stream.write_all(&[*byte]).is_err() {
@@ -136,7 +136,7 @@ fn a_header_that_comes_byte_by_byte_for_ever_is_given_up() {
 
 #[test]
 fn a_refusal_stands_however_slowly_its_words_come() {
-    let server = Scripted::start(|mut stream, _, _| {
+    let server = Scripted::version_1(|mut stream, _, _| {
         stream.write_all(b"ERRORno").unwrap();
         until_gone(&stream);
     });
@@ -149,7 +149,7 @@ fn silence_at_any_point_is_a_timeout() {
     let whole = answer("f", &bytes(1, 100_000));
     for said in [0, 1, 2, 20, 60, 50_000] {
         let beginning = whole[..said].to_vec();
-        let server = Scripted::start(move |mut stream, _, _| {
+        let server = Scripted::version_1(move |mut stream, _, _| {
             stream.write_all(&beginning).unwrap();
             until_gone(&stream);
         });
@@ -162,7 +162,7 @@ fn silence_at_any_point_is_a_timeout() {
 #[test]
 fn a_file_of_gigabytes_does_not_need_as_much_memory() {
     const SIZE: u64 = 1 << 30;
-    let server = Scripted::start(|mut stream, _, _| {
+    let server = Scripted::version_1(|mut stream, _, _| {
         stream.write_all(&header(b"f", SIZE, MD5_OF_DATA)).unwrap();
         let chunk = vec![0; 1 << 20];
         for _ in 0..256 {

@@ -37,7 +37,7 @@ fn a_transfer_that_breaks_at_any_point_is_tried_again() {
     let data = bytes(2, 3 << 20);
     let whole = answer("f", &data);
     let cuts = [0, 1, 2, 30, 1000, whole.len() - 1];
-    let server = Scripted::start(move |mut stream, _, before| {
+    let server = Scripted::version_1(move |mut stream, _, before| {
         let end = cuts.get(before).copied().unwrap_or(whole.len());
         let _ = stream.write_all(&whole[..end]);
         let _ = stream.shutdown(Shutdown::Write);
@@ -52,7 +52,7 @@ fn a_transfer_that_breaks_at_any_point_is_tried_again() {
 
 #[test]
 fn a_stall_and_a_wrong_checksum_are_tried_again() {
-    let server = Scripted::start(move |mut stream, name, before| match before {
+    let server = Scripted::version_1(move |mut stream, name, before| match before {
         0 => until_gone(&stream),
         1 => {
             let whole = answer(name, b"data");
@@ -73,7 +73,7 @@ fn a_stall_and_a_wrong_checksum_are_tried_again() {
 
 #[test]
 fn after_the_last_retry_the_last_failure_counts() {
-    let server = Scripted::start(|mut stream, _, before| {
+    let server = Scripted::version_1(|mut stream, _, before| {
         if before == 2 {
             let _ = stream.write_all(&[header(b"f", 4, &"0".repeat(32)), b"data".to_vec()].concat());
         }
@@ -90,7 +90,7 @@ fn a_refusal_and_a_lie_are_final_at_once() {
     for (said, code) in
         [(b"ERRORFile 'f' not found on server".to_vec(), 3), (b"ERRORno".to_vec(), 4), (lie, 8)]
     {
-        let server = Scripted::saying(said);
+        let server = Scripted::version_1(move |mut stream, _, _| drop(stream.write_all(&said)));
         Place::new().fetch("f", server.address, &RETRIES).end().expect(code);
         assert_eq!(server.requests().len(), 1);
     }
@@ -113,7 +113,7 @@ fn ctrl_c_ends_a_wait_at_once() {
 
 #[test]
 fn ctrl_c_ends_the_wait_for_an_answer() {
-    let server = Scripted::start(|stream, _, _| until_gone(&stream));
+    let server = Scripted::version_1(|stream, _, _| until_gone(&stream));
     let place = Place::new();
     let running = place.fetch("f", server.address, &["--timeout", "100s"]).start();
     crate::harness::await_for("the request", || server.requests().pop());

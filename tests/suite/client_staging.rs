@@ -17,7 +17,7 @@ use crate::scripted::{Scripted, answer, until_gone};
 /// Sends half of the file and then nothing.
 fn half(data: &[u8]) -> Scripted {
     let data = data.to_vec();
-    Scripted::start(move |mut stream, name, _| {
+    Scripted::version_1(move |mut stream, name, _| {
         let whole = answer(name, &data);
         let _ = stream.write_all(&whole[..whole.len() / 2]);
         until_gone(&stream);
@@ -170,7 +170,7 @@ fn a_disk_too_small_is_known_before_the_data() {
     let Some(program) = on_small_disk(&place, "a_disk_too_small_is_known_before_the_data") else { return };
     let program: Vec<&OsStr> = program.iter().map(AsRef::as_ref).collect();
     // No byte of data comes: the client must know without.
-    let server = Scripted::start(|mut stream, name, _| {
+    let server = Scripted::version_1(|mut stream, name, _| {
         let whole = answer(name, &bytes(1, 4 << 20));
         let _ = stream.write_all(&whole[..100]);
         until_gone(&stream);
@@ -221,13 +221,13 @@ fn folders_made_for_a_file_that_does_not_come_go_again_and_others_stay() {
     let place = Place::new();
     fs::create_dir(place.path("there")).unwrap();
     fs::set_permissions(place.path("there"), fs::Permissions::from_mode(0o700)).unwrap();
-    let server = Scripted::start(|mut stream, name, _| {
+    let server = Scripted::version_1(|mut stream, name, _| {
         let whole = answer(name, b"data");
         let _ = stream.write_all(&whole[..whole.len() - 1]);
     });
     place.fetch("f", server.address, &["-o", "there/new/deep/f"]).end().expect(6);
     assert_eq!(place.tree(), ["there/"]);
-    let refusing = Scripted::saying(b"ERRORno".to_vec());
+    let refusing = Scripted::version_1(|mut stream, _, _| drop(stream.write_all(b"ERRORno")));
     place.fetch("f", refusing.address, &[]).end().expect(4);
     assert_eq!(place.tree(), ["there/"], "a folder was made for a file that was refused");
 }

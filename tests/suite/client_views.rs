@@ -98,7 +98,7 @@ fn progress_without_a_terminal_is_a_line_for_each_ten_percent() {
 fn json_is_a_line_for_each_event_and_a_result_for_each_file() {
     let name = "ü \u{202e}\x1b\"\n";
     let data = bytes(1, 1 << 20);
-    let server = Scripted::start(move |mut stream, asked, before| {
+    let server = Scripted::version_1(move |mut stream, asked, before| {
         let said = match before {
             0 => b"OK".to_vec(),
             1 => answer(asked, &data),
@@ -160,7 +160,7 @@ fn an_error_is_one_sentence_with_its_cause_once() {
 fn the_log_tells_a_download_from_its_beginning_to_its_end() {
     let hostile =
         [header(b"evil\n50%\x1b[2J", 4, "8d777f385d3dfec8815d20f7496026dc"), b"data".to_vec()].concat();
-    let server = Scripted::start(move |mut stream, _, before| {
+    let server = Scripted::version_1(move |mut stream, _, before| {
         let said = if before == 0 { &b"OK"[..] } else { &hostile };
         let _ = stream.write_all(said);
     });

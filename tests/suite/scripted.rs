@@ -1,5 +1,4 @@
-//! A server of version 1 that says whatever a test wants, on a port of its own. To the greeting of
-//! another version it says what a server of version 1 says to a name that it does not hold.
+//! A server that says whatever a test wants, on a port of its own.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,19 +18,42 @@ pub(crate) struct Scripted {
 }
 
 impl Scripted {
-    /// `script` gets the connection, the name that was asked for, and how many came before.
+    /// `script` gets the connection, the name that was asked for (which may be a greeting), and how
+    /// many came before.
     pub(crate) fn start(script: impl Fn(TcpStream, &str, usize) + Send + Sync + 'static) -> Self {
-        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+        Self::on(TcpListener::bind("127.0.0.1:0").unwrap(), |_, _| false, script)
     }
 
-    pub(crate) fn on(
+    /// A server of version 1: to the greeting of another version it says what it says to a name that
+    /// it does not hold, and the script does not hear of it.
+    pub(crate) fn version_1(script: impl Fn(TcpStream, &str, usize) + Send + Sync + 'static) -> Self {
+        Self::version_1_on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    pub(crate) fn version_1_on(
         listener: TcpListener,
+        script: impl Fn(TcpStream, &str, usize) + Send + Sync + 'static,
+    ) -> Self {
+        let refuse = |mut stream: &TcpStream, name: &str| {
+            let is_hello = name.as_bytes().starts_with(HELLO_PREFIX);
+            if is_hello {
+                let _ = stream.write_all(b"ERRORno such file");
+            }
+            is_hello
+        };
+        Self::on(listener, refuse, script)
+    }
+
+    fn on(
+        listener: TcpListener,
+        is_done: impl Fn(&TcpStream, &str) -> bool + Send + Sync + 'static,
         script: impl Fn(TcpStream, &str, usize) + Send + Sync + 'static,
     ) -> Self {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let stopping = Arc::new(AtomicBool::new(false));
-        let (seen, stop, script) = (Arc::clone(&requests), Arc::clone(&stopping), Arc::new(script));
+        let (seen, stop) = (Arc::clone(&requests), Arc::clone(&stopping));
+        let script = Arc::new((is_done, script));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if stop.load(Ordering::SeqCst) {
@@ -44,8 +66,7 @@ impl Scripted {
                     stream.set_read_timeout(Some(CLIENT_PATIENCE)).unwrap();
                     stream.set_write_timeout(Some(CLIENT_PATIENCE)).unwrap();
                     let Some(name) = read_request(&mut stream) else { return };
-                    if name.as_bytes().starts_with(HELLO_PREFIX) {
-                        let _ = stream.write_all(b"ERRORno such file");
+                    if script.0(&stream, &name) {
                         return;
                     }
                     let before = {
@@ -53,7 +74,7 @@ impl Scripted {
                         seen.push(name.clone());
                         seen.len() - 1
                     };
-                    script(stream, &name, before);
+                    script.1(stream, &name, before);
                 });
             }
         });
@@ -66,10 +87,10 @@ impl Scripted {
         Self::start(move |mut stream, _, _| drop(stream.write_all(&bytes)))
     }
 
-    /// Serves these bytes under every name.
+    /// Serves these bytes under every name, over version 1.
     pub(crate) fn serving(data: &[u8]) -> Self {
         let data = data.to_vec();
-        Self::start(move |mut stream, name, _| drop(stream.write_all(&answer(name, &data))))
+        Self::version_1(move |mut stream, name, _| drop(stream.write_all(&answer(name, &data))))
     }
 
     /// The names that were asked for, in order.
