@@ -372,3 +372,21 @@ fn a_cut_at_any_byte_of_the_hello_or_of_its_answer_costs_a_connection_and_nothin
         });
     }
 }
+
+#[test]
+fn the_root_of_a_new_file_is_told_as_soon_as_it_is_known() {
+    /// A server that forgot to compute it would remember when it says WAIT.
+    const WAIT: Duration = Duration::from_secs(2);
+    let site = Site::new();
+    let server = site.serve(&["--hash-ahead", "0"]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = bytes(2, 2 * BLOCK as usize + 1);
+    let is_quick = (0..5).any(|number| {
+        let name = format!("f{number}");
+        site.file(&name, &data);
+        let began = Instant::now();
+        let seen = fetch_whole(server.address, &name, &folder.path().join("f"), &settings(1, 0), &data);
+        seen.cold && began.elapsed() < WAIT
+    });
+    assert!(is_quick, "every one of five takes as long as {WAIT:?}");
+}
