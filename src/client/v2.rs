@@ -23,6 +23,7 @@ use super::{Event, FetchError, Overwrite, Target};
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, File, Get, RequestId, Stat, TransferId};
 use crate::digest::Digest;
+use crate::error::Code;
 use crate::exchange::Heard;
 use crate::limits::{
     BLOCKS_MAX, PROGRESS_INTERVAL, SYNC_BYTES, SYNC_INTERVAL, V2_LINK_BLOCKS_MIN, V2_RUN_BLOCKS_MAX,
@@ -137,7 +138,9 @@ impl Download<'_> {
             // What the cancelled request said is here is not what is here.
             transfer = random();
         }
-        self.begin(&source, &keep).await?;
+        if let Err(error) = self.begin(&source, &keep).await {
+            return Err(self.doubt(&mut link, &source, running, error).await.into());
+        }
         let have = if keep.count() == 0 { 0 } else { keep.bytes(source.size) };
         let resumed = self.remains.resumed.get_or_insert(have);
         // Another version may have less of what was here.
@@ -311,6 +314,37 @@ impl Download<'_> {
         let (part, begun) = begun.await?;
         self.remains.part = Some(part);
         Ok(begun?)
+    }
+
+    /// Why a file that there is no room for cannot be had: maybe only its size was damaged on its way.
+    async fn doubt(
+        &self,
+        link: &mut Link,
+        source: &Source,
+        running: Option<(RequestId, Range<u64>)>,
+        error: FetchError,
+    ) -> FetchError {
+        if error.code() != Code::NoSpace {
+            return error;
+        }
+        match self.attempt.unless_stopped(self.size_again(link, running)).await {
+            Ok(size) if size == source.size => error,
+            Ok(_) => FetchError::Contradiction { peer: link.peer() },
+            Err(error) => error,
+        }
+    }
+
+    async fn size_again(
+        &self,
+        link: &mut Link,
+        running: Option<(RequestId, Range<u64>)>,
+    ) -> Result<u64, FetchError> {
+        if let Some((request, _)) = running {
+            link.cancel(request).await?;
+        }
+        let name = bytes::Bytes::copy_from_slice(self.attempt.name);
+        link.ask(|requester| requester.stat(Stat { root: false, name })).await?;
+        Ok(file_of(link, self.attempt.name).await?.size)
     }
 
     /// Fetches the missing blocks; returns one of the links, and the root.

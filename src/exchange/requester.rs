@@ -167,6 +167,7 @@ impl Requester {
             ServerFrame::Values(request, values) => self.values(request, values),
             ServerFrame::Data { request, offset, len } => self.data(request, offset, len).map(Heard::Data),
             ServerFrame::End(request, root) => self.end(request, root),
+            ServerFrame::Error(_, ErrorCode(0), _) => Err(WireError::Order("an error came that is none")),
             ServerFrame::Error(0, code, text) => Ok(Heard::Failed(0, code, text)),
             ServerFrame::Error(request, code, text) => {
                 self.requests.remove(&request).ok_or(UNKNOWN)?;

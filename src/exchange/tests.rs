@@ -431,6 +431,7 @@ fn a_server_that_breaks_the_order_is_found_out() {
         ("an end too early", vec![pair(left, right), data(0, 5), ServerFrame::End(1, Some(tree.root()))]),
         ("another request", vec![ServerFrame::End(2, None)]),
         ("an error for another request", vec![ServerFrame::Error(9, Code::Other.into(), Bytes::new())]),
+        ("an error that is none", vec![ServerFrame::Error(1, ErrorCode(0), Bytes::new())]),
         ("a second welcome", vec![ServerFrame::Welcome(Default::default())]),
     ] {
         assert!(warm(&lies).is_err(), "{what}");
