@@ -72,6 +72,7 @@ pub(crate) fn settings(links: u64, retries: u32) -> Settings {
     Settings {
         backoff: Backoff { retries, first, longest },
         timeout: Duration::from_secs(10),
+        wait_max: oneport::limits::V2_WAIT_MAX,
         overwrite: Overwrite::Always,
         sync: false,
         protocol: Protocol::Auto,
