@@ -1,14 +1,22 @@
-"""What the fault sweeps share: the programs under test, a running server, and the count of cases.
+"""What the fault sweeps share: the programs under test, a running server, what lies beside a target
+while it is received, and the count of cases.
 
 Imported by the commands of this folder and by nothing else. Only Python's standard library is used.
 """
 
 import argparse
+import contextlib
+import hashlib
+import json
 import os
+import re
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +32,64 @@ PATIENCE = 30.0
 CLIENT_OPTIONS = ("--retries", "0", "--timeout", "10s", "-q")
 
 
+#: Bytes of a block (`docs/protocol.md`).
+BLOCK = 1 << 20
+
+#: What hides beside a target, in full and at its end.
+HIDDEN = re.compile(r"\.oneport-[0-9a-f]{16}\.(part|journal|journal-new)")
+
+#: A journal's header and records, and the kinds of records (`src/staged/journal.rs`).
+HEADER_LEN, RECORD_LEN = 144, 48
+HEADER_ROOT = slice(24, 56)
+KIND_BLOCK, KIND_SYNCED = 1, 2
+
+#: What a download's frames may take besides the blocks, as a part of them, and in any case.
+FRAMES_SHARE, FRAMES_MAX = 100, 64 << 10
+
+
+def hidden(target: Path, ending: str) -> Path:
+    """What hides beside a target: its `part`, its `journal` or its `journal-new`."""
+    return target.with_name(f".oneport-{hashlib.md5(target.name.encode()).hexdigest()[:16]}.{ending}")
+
+
+def bytes_of(blocks: Iterable[int], size: int) -> int:
+    """How many bytes these blocks of a file have."""
+    return sum(max(0, min(BLOCK, size - index * BLOCK)) for index in blocks)
+
+
+@dataclass(frozen=True)
+class Journal:
+    """What a journal says, check values unseen."""
+
+    root: bytes
+    #: The blocks of all records, and of those before the last sync point.
+    blocks: frozenset[int]
+    covered: frozenset[int]
+
+    @classmethod
+    def read(cls, path: Path) -> "Journal":
+        """The journal of this name; it says nothing if there is none."""
+        content = path.read_bytes() if path.exists() else b""
+        return cls(content[HEADER_ROOT], *cls.sort(content[HEADER_LEN:]))
+
+    @staticmethod
+    def sort(records: bytes) -> tuple[frozenset[int], frozenset[int]]:
+        """The blocks of these records, and those of them that are covered by a sync point."""
+        whole = len(records) // RECORD_LEN * RECORD_LEN
+        found = [struct.unpack_from(">II", records, at) for at in range(0, whole, RECORD_LEN)]
+        covered = max((value for kind, value in found if kind == KIND_SYNCED), default=0)
+        blocks = [{value} if kind == KIND_BLOCK else set() for kind, value in found]
+        return frozenset().union(*blocks), frozenset().union(*blocks[:covered])
+
+
 @dataclass(frozen=True)
 class Programs:
     """The programs under test."""
 
     server: Path
     client: Path
+    #: `examples/part.rs`
+    part: Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,14 +103,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def find_programs(folder: Path | None) -> Programs:
     """The programs in `folder`, or freshly built ones."""
     if folder is None:
-        subprocess.run(["cargo", "build", "--release", "--locked", "--bins"], cwd=REPOSITORY, check=True)
+        build = ["cargo", "build", "--release", "--locked", "--bins", "--example", "part"]
+        subprocess.run(build, cwd=REPOSITORY, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
         folder = target / "release"
     folder = folder.resolve()
-    programs = Programs(folder / "server", folder / "client")
-    for program in (programs.server, programs.client):
+    programs = Programs(folder / "server", folder / "client", folder / "examples" / "part")
+    for program in (programs.server, programs.client, programs.part):
         if not program.is_file():
-            sys.exit(f"{program} is not there; build it with: cargo build --release")
+            sys.exit(f"{program} is not there; build it with: cargo build --release --bins --example part")
     return programs
 
 
@@ -148,6 +209,53 @@ class Server:
         return self._stderr.read().decode(errors="replace")
 
 
+class Meter:
+    """Stands before a server and counts the bytes that it sends.
+
+    Leaving the context ends it, with all that is under way.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._count = 0
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self._listener.close()
+
+    def take(self) -> int:
+        """The bytes that came since this was asked last."""
+        with self._lock:
+            count, self._count = self._count, 0
+        return count
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._server))
+                for ends, is_counted in (((client, server), False), ((server, client), True)):
+                    threading.Thread(target=self._carry, args=(*ends, is_counted), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, is_counted: bool) -> None:
+        buffer = memoryview(bytearray(BLOCK))
+        with contextlib.suppress(OSError):
+            while count := source.recv_into(buffer):
+                if is_counted:
+                    with self._lock:
+                        self._count += count
+                sink.sendall(buffer[:count])
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RD if end is source else socket.SHUT_WR)
+
+
 def fetch_command(programs: Programs, port: int, name: str, log_dir: Path, *options: str) -> list[str]:
     """The command line of a client that fetches `name`."""
     return [
@@ -156,9 +264,20 @@ def fetch_command(programs: Programs, port: int, name: str, log_dir: Path, *opti
     ]  # fmt: skip
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+def frames(size: int) -> int:
+    """The most bytes that come over the wire where so many bytes of blocks do."""
+    return size + size // FRAMES_SHARE + FRAMES_MAX
+
+
+def run(command: list[str], stdout: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Runs a program to its end."""
     return subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace",
         timeout=PATIENCE, env=environment(), check=False,
     )  # fmt: skip
+
+
+def resumed(result: subprocess.CompletedProcess[str]) -> int | None:
+    """What a client with `--json` says that it did not have to fetch."""
+    results = [line for line in map(json.loads, result.stdout.splitlines()) if line["event"] == "result"]
+    return results[-1].get("resumed") if results else None

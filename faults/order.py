@@ -1,0 +1,181 @@
+"""In which order the system calls of a receiver have to come, so that no power cut shows anything wrong.
+
+No cut of one file system shows all of it: an ext4 writes its names and its flushed files in one order
+whatever was asked for. So the calls themselves are looked at. Imported by `faults/syscalls`.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from common import BLOCK, HEADER_LEN, HIDDEN, KIND_BLOCK, KIND_SYNCED, RECORD_LEN, hidden
+
+BEGUN = re.compile(r"(\d+) +(\w+)\((.*)")
+RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>")
+RECORD = re.compile(r'"((?:\\x[0-9a-f]{2}){8})"')
+
+
+@dataclass
+class Step:
+    """One call that succeeded. Times are numbers of lines in strace's log."""
+
+    name: str
+    path: str
+    words: str
+    begun: int
+    ended: int
+
+    @property
+    def last(self) -> int | None:
+        """The last number among its arguments: an offset, a length."""
+        numbers = re.findall(r", (\d+)\)? *(?:= |<unf|$)", self.words)
+        return int(numbers[-1]) if numbers else None
+
+    @property
+    def record(self) -> tuple[int, int] | None:
+        """The kind and the value of the record that it writes, if it writes one."""
+        if not (found := RECORD.search(self.words)):
+            return None
+        content = bytes.fromhex(found.group(1).replace("\\x", ""))
+        return int.from_bytes(content[:4]), int.from_bytes(content[4:])
+
+
+def paths_of(arguments: str) -> list[str]:
+    """The paths that a call is about: those of its open files, else the first one that it names."""
+    opened = re.findall(r"(?:^|, )\d+<(/[^>]*)>", arguments)
+    named = re.search(r'"(/[^"]*)"', arguments)
+    return opened or ([named.group(1)] if named else [])
+
+
+def steps_of(log: str) -> list[Step]:
+    """The calls in a log that succeeded, as they began."""
+    steps: list[Step] = []
+    running: dict[str, Step] = {}
+    for number, line in enumerate(log.splitlines()):
+        if (match := RESUMED.match(line)) and match.group(1) in running:
+            step = running.pop(match.group(1))
+            step.ended = number
+            if "= -1" not in line:
+                steps.append(step)
+        elif match := BEGUN.match(line):
+            thread, name, words = match.groups()
+            if not (paths := paths_of(words)):
+                continue
+            step = Step(name, paths[0], words, number, number)
+            if "<unfinished" in line:
+                running[thread] = step
+            elif "= -1" not in line:
+                steps.append(step)
+    return sorted(steps, key=lambda step: step.begun)
+
+
+class Order:
+    """What is wrong with the order of the calls of one receiver of `target`."""
+
+    def __init__(self, steps: list[Step], target: Path) -> None:
+        self.steps = steps
+        self.target = target
+        self.part, self.journal, self.new = (
+            str(hidden(target, ending)) for ending in ("part", "journal", "journal-new")
+        )
+
+    def of(self, name: str, path: str) -> list[Step]:
+        return [step for step in self.steps if re.fullmatch(name, step.name) and step.path == path]
+
+    def flushed(self, path: str, after: int, before: float = float("inf"), calls: str = "fsync|fdatasync") -> bool:
+        """Whether a flush of `path` began after one time and had ended before another."""
+        return any(step.begun > after and step.ended < before for step in self.of(calls, path))
+
+    def wrong(self) -> Iterator[str]:
+        yield from self.commit()
+        yield from self.records()
+        yield from self.replaced()
+        yield from self.forgotten()
+
+    def folders(self) -> list[str]:
+        """The folders that got a new name: the target's, and that of each one that was made."""
+        made = [Path(step.path) for step in self.steps if step.name == "mkdir"]
+        made = [folder.parent for folder in made if folder in self.target.parents]
+        return sorted({str(folder) for folder in (self.target.parent, *made)})
+
+    def commit(self) -> Iterator[str]:
+        """The file is flushed, gets its name, loses its journal; then every changed folder is flushed."""
+        renames = self.of("rename.*", self.part)
+        if len(renames) != 1:
+            yield f"{len(renames)} renames"
+            return
+        changes = self.of("pwrite64|ftruncate|fallocate|fchmod", self.part)
+        last = max((change.ended for change in changes), default=-1)
+        if not self.flushed(self.part, last, renames[0].begun, "fsync"):
+            yield "the file is not flushed between its last change and its rename"
+        after = renames[0].ended
+        written = self.of("pwrite64", self.journal)
+        removed = [step for step in self.of("unlink", self.journal) if step.begun > after]
+        if written and not removed:
+            yield "the journal is not removed after the rename"
+        after = max([after, *(step.ended for step in removed)])
+        for folder in self.folders():
+            if not self.flushed(folder, after):
+                yield f"{folder} is not flushed after the rename and the removal of the journal"
+
+    def records(self) -> Iterator[str]:
+        """Bytes, then their record; flush of the bytes, then the sync point, then flush of that."""
+        written = self.of("pwrite64", self.part)
+        ends: dict[int, int] = {}
+        for step in self.of("pwrite64", self.journal):
+            if (record := step.record) is None or step.last is None or step.last < HEADER_LEN:
+                continue
+            number, (kind, value) = (step.last - HEADER_LEN) // RECORD_LEN, record
+            ends[number] = step.ended
+            if kind == KIND_BLOCK and not any(
+                data.last == value * BLOCK and data.ended < step.begun for data in written
+            ):
+                yield f"block {value} is recorded before it is written"
+            if kind == KIND_SYNCED:
+                last = max((end for number, end in ends.items() if number < value), default=-1)
+                if not self.flushed(self.part, last, step.begun):
+                    yield f"a sync point covers {value} records and the part is not flushed after them"
+                if not self.flushed(self.journal, step.ended):
+                    yield "the journal is not flushed after a sync point"
+                is_made = any("O_EXCL" in made.words for made in self.of("openat", self.journal))
+                for folder in self.folders() if is_made else []:
+                    if not self.flushed(folder, -1, step.begun):
+                        yield f"{folder} is not flushed before the first sync point"
+
+    def sync_points(self) -> int:
+        """How many there are."""
+        records = [step.record for step in self.of("pwrite64", self.journal)]
+        return sum(1 for record in records if record and record[0] == KIND_SYNCED)
+
+    def replaced(self) -> Iterator[str]:
+        """A journal that takes another one's place is on the disk before it does, and its name before
+        anything of the part changes."""
+        for rename in self.of("rename.*", self.new):
+            last = max((step.ended for step in self.of("pwrite64", self.new)), default=-1)
+            if not self.flushed(self.new, last, rename.begun):
+                yield "a new journal is not flushed before it takes the place of the old one"
+            changes = self.of("pwrite64|ftruncate|fallocate", self.part)
+            change = min((step.begun for step in changes if step.begun > rename.ended), default=float("inf"))
+            if not self.flushed(str(self.target.parent), rename.ended, change):
+                yield "the folder is not flushed between a new journal's rename and the next change of the part"
+            if any(step.begun < rename.begun for step in changes):
+                yield "the part is changed before its new journal is in place"
+
+    def forgotten(self) -> Iterator[str]:
+        """A journal is empty on the disk before it is removed, unless its part has got its name."""
+        named = min((step.begun for step in self.of("rename.*", self.part)), default=float("inf"))
+        for unlink in self.of("unlink", self.journal):
+            emptied = [step.ended for step in self.of("ftruncate", self.journal) if step.last == 0]
+            if unlink.begun < named and not (
+                emptied and self.flushed(self.journal, max(emptied), unlink.begun)
+            ):
+                yield "a journal is removed that is not empty on the disk"
+        begun = [step for step in self.of("ftruncate", self.part) if step.last == 0]
+        if begun and Path(self.journal).exists():
+            yield "a journal is left beside a part that was begun anew"
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a path is of something that hides beside a target."""
+    return bool(HIDDEN.fullmatch(Path(path).name))
