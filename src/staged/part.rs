@@ -160,15 +160,19 @@ impl Part {
     /// Forgets everything that is there.
     ///
     /// # Errors
-    /// If the disk refuses.
+    /// If the disk refuses. What is there is worth nothing then either, and goes when this is dropped.
     pub fn discard(&mut self) -> Result<(), StageError> {
         let State { has_journal, distrusted, .. } = *self.state();
+        self.forget(has_journal).inspect_err(|_| self.state().distrusted = true)?;
+        *self.state() = State { distrusted, ..State::default() };
+        Ok(())
+    }
+
+    fn forget(&self, has_journal: bool) -> Result<(), StageError> {
         if has_journal {
             beside::forget_journal(&self.journal)?;
         }
-        fileops::truncate(&self.file).map_err(failed("write", &self.target))?;
-        *self.state() = State { distrusted, ..State::default() };
-        Ok(())
+        fileops::truncate(&self.file).map_err(failed("write", &self.target))
     }
 
     /// Begins to receive `source`, or goes on with it. Of what is there the blocks `keep` stay, which

@@ -193,6 +193,19 @@ fn what_is_there_is_forgotten_when_asked() {
 }
 
 #[test]
+fn what_could_not_be_forgotten_is_not_left_behind() {
+    let (place, bytes) = (Place::new(), content(3 * MIB));
+    let mut part = place.open();
+    part.begin(&source(&bytes), &set(&[])).unwrap();
+    put(&part, &bytes, &[0, 1]);
+    fs::remove_file(place.hidden(JOURNAL)).unwrap();
+    fs::create_dir(place.hidden(JOURNAL)).unwrap();
+    assert!(part.discard().is_err());
+    drop(part);
+    assert_eq!(place.names(), [hidden_name(Path::new("file"), JOURNAL)]);
+}
+
+#[test]
 fn a_changed_source_keeps_the_blocks_that_are_the_same_and_no_others() {
     let (place, old) = (Place::new(), content(4 * MIB + 5));
     drop(place.receive(&old, &[0, 1, 2, 4]));
