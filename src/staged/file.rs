@@ -38,7 +38,13 @@ impl StagedFile {
         };
         let staged = Self { file, path, target: target.to_owned(), made, committed: false };
         // A journal that lies here is of other bytes than those that are written now.
-        beside::forget_journal(&folder.join(beside::hidden_name(target, beside::JOURNAL)))?;
+        let journal = folder.join(beside::hidden_name(target, beside::JOURNAL));
+        beside::forget_journal(&journal).inspect_err(|error| {
+            // The part goes, and what its journal says with it, unless that is somebody else's.
+            if matches!(error, StageError::Io { .. }) {
+                let _ = fileops::remove_file(&journal);
+            }
+        })?;
         fileops::truncate(&staged.file).map_err(failed("write", &staged.path))?;
         beside::make_room(&staged.file, &staged.target, size)?;
         Ok(staged)

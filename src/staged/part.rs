@@ -241,7 +241,8 @@ impl Part {
         let (log, blocks, covered) = written.map_err(failed("write", &path))?;
         // The old one must not come back with a power cut, beside bytes that it does not mean: so
         // this is flushed even where nothing else is.
-        self.trusted(fileops::sync_data(&log.file()).map_err(failed("flush", &path)))?;
+        let flushed = self.trusted(fileops::sync_data(&log.file()).map_err(failed("flush", &path)));
+        flushed.inspect_err(|_| drop(fileops::remove_file(&path)))?;
         let renamed = fileops::rename(&path, &self.journal);
         let renamed = renamed.inspect_err(|_| drop(fileops::remove_file(&path)));
         renamed.map_err(failed("rename a journal to", &self.journal))?;

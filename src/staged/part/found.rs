@@ -27,13 +27,13 @@ pub(super) fn look(
     since: Option<[u8; TOKEN_LEN]>,
     watch: &mut Watch<'_>,
 ) -> Result<State, StageError> {
+    // If it is not there, or cannot be removed, nothing is lost.
+    let _ = fileops::remove_file(&journal.with_file_name(beside::hidden_name(target, beside::NEW_JOURNAL)));
     let len = file.metadata().map_err(failed("look at", target))?.len();
     if len == 0 {
         beside::forget_journal(journal)?;
         return Ok(State::default());
     }
-    // If it is not there, or cannot be removed, nothing is lost.
-    let _ = fileops::remove_file(&journal.with_file_name(beside::hidden_name(target, beside::NEW_JOURNAL)));
     let Some(log) = beside::open_journal(journal)? else { return Ok(State::default()) };
     let read = Contents::read(&mut BufReader::with_capacity(JOURNAL_CHUNK, &log));
     let Some(mut contents) = read else { return Ok(State { has_journal: true, ..State::default() }) };

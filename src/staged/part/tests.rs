@@ -206,6 +206,14 @@ fn what_could_not_be_forgotten_is_not_left_behind() {
 }
 
 #[test]
+fn a_journal_that_never_got_its_name_goes_with_the_next_part() {
+    let (place, bytes) = (Place::new(), content(MIB));
+    fs::write(place.hidden(NEW_JOURNAL), "anything").unwrap();
+    drop(place.receive(&bytes, &[0]));
+    assert!(!place.hidden(NEW_JOURNAL).exists());
+}
+
+#[test]
 fn a_changed_source_keeps_the_blocks_that_are_the_same_and_no_others() {
     let (place, old) = (Place::new(), content(4 * MIB + 5));
     drop(place.receive(&old, &[0, 1, 2, 4]));
