@@ -11,8 +11,10 @@ from pathlib import Path
 
 from common import BLOCK, HEADER_LEN, HIDDEN, KIND_BLOCK, KIND_SYNCED, RECORD_LEN, hidden
 
-BEGUN = re.compile(r"(\d+) +(\w+)\((.*)")
-RESUMED = re.compile(r"(\d+) +<\.\.\. (\w+) resumed>")
+#: A thread, the time if it was asked for (`-ttt`), a call; and how long it took (`-T`).
+BEGUN = re.compile(r"(\d+) +(?:(\d+\.\d+) )?(\w+)\((.*)")
+RESUMED = re.compile(r"(\d+) +(?:(\d+\.\d+) )?<\.\.\. (\w+) resumed>")
+TOOK = re.compile(r"<(\d+\.\d+)>$")
 RECORD = re.compile(r'"((?:\\x[0-9a-f]{2}){8})"')
 
 
@@ -25,6 +27,8 @@ class Step:
     words: str
     begun: int
     ended: int
+    #: When it ended, in seconds since 1970, if that is in the log.
+    at: float = 0.0
 
     @property
     def last(self) -> int | None:
@@ -55,14 +59,15 @@ def steps_of(log: str) -> list[Step]:
     for number, line in enumerate(log.splitlines()):
         if (match := RESUMED.match(line)) and match.group(1) in running:
             step = running.pop(match.group(1))
-            step.ended = number
+            step.ended, step.at = number, float(match.group(2) or 0)
             if "= -1" not in line:
                 steps.append(step)
         elif match := BEGUN.match(line):
-            thread, name, words = match.groups()
+            thread, at, name, words = match.groups()
             if not (paths := paths_of(words)):
                 continue
-            step = Step(name, paths[0], words, number, number)
+            took = TOOK.search(words)
+            step = Step(name, paths[0], words, number, number, float(at or 0) + float(took.group(1) if took else 0))
             if "<unfinished" in line:
                 running[thread] = step
             elif "= -1" not in line:
