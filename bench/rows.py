@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from stage import HERE, Stage, found
+from stage import HERE, LINK_RATE, Stage, found
 
 # Measures of one run, by name: `seconds`, `client_cpu`, `server_cpu`, `server_rss`, `first_byte`, …
 Sample = dict[str, float]
@@ -62,11 +62,15 @@ def ratio(above: str, below: str, measure: str = "seconds", less: float = 0.0) -
     return of
 
 
-def oneport_get(stage: Stage) -> Sample:
-    target, port = stage.target(), stage.server("oneport").port
-    command = [stage.programs.client, "get", "-s", f"127.0.0.1:{port}", "--no-sync", "-d", target,
-               "--log-dir", target / "logs", "big.bin"]
-    return stage.receive(command, target / "big.bin")
+def oneport(*options: str, on_disk: bool = False, sync: bool = False, through: str = "oneport",
+            name: str = "big.bin") -> Callable[[Stage], Sample]:
+    """One fetch with the client, as its users know it: the time is that of the whole process."""
+    def run(stage: Stage) -> Sample:
+        target, port = stage.target(on_disk), stage.server(through).port
+        command = [stage.programs.client, "get", "-s", f"127.0.0.1:{port}", *([] if sync else ["--no-sync"]),
+                   *options, "-d", target, "--log-dir", stage.folder / "logs", name]
+        return stage.receive(command, target / name, served="oneport")
+    return run
 
 
 def seed_get(stage: Stage) -> Sample:
@@ -83,36 +87,55 @@ def md5sum(stage: Stage) -> Sample:
     return stage.run(["md5sum", stage.files / "big.bin"])
 
 
-def curl_get(stage: Stage) -> Sample:
-    target, port = stage.target(), stage.server("nginx").port
-    command = ["curl", "-sf", "-o", target / "big.bin", f"http://127.0.0.1:{port}/big.bin"]
-    return stage.receive(command, target / "big.bin")
+def curl(on_disk: bool = False, through: str = "nginx", name: str = "big.bin") -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        target, port = stage.target(on_disk), stage.server(through).port
+        command = ["curl", "-sf", "-o", target / name, f"http://127.0.0.1:{port}/{name}"]
+        return stage.receive(command, target / name, served="nginx")
+    return run
 
 
-def rsync_get(stage: Stage) -> Sample:
-    target, port = stage.target(), stage.server("rsync").port
-    command = [found("rsync"), f"rsync://127.0.0.1:{port}/files/big.bin", f"{target}/"]
-    return stage.receive(command, target / "big.bin")
+def rsync(*options: str, on_disk: bool = False) -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        target, port = stage.target(on_disk), stage.server("rsync").port
+        command = [found("rsync"), *options, f"rsync://127.0.0.1:{port}/files/big.bin", f"{target}/"]
+        return stage.receive(command, target / "big.bin")
+    return run
 
 
-def copy(stage: Stage) -> Sample:
-    target = stage.target()
-    return stage.receive(["cp", stage.files / "big.bin", target / "big.bin"], target / "big.bin")
+def copy(on_disk: bool = False) -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        target = stage.target(on_disk)
+        return stage.receive(["cp", stage.files / "big.bin", target / "big.bin"], target / "big.bin")
+    return run
+
+
+def copy_and_sync(stage: Stage) -> Sample:
+    target = stage.target(on_disk=True) / "big.bin"
+    both = 'cp "$0" "$1" && sync -d "$1"'
+    return stage.receive(["sh", "-c", both, stage.files / "big.bin", target], target)
 
 
 def crowd(server: str) -> Callable[[Stage], Sample]:
     return lambda stage: stage.crowd(server, "crowd.bin", stage.sizes.crowd_clients)
 
 
-def sends(server: str) -> Callable[[Stage], Sample]:
+def sends(server: str, dialect: str = "v1") -> Callable[[Stage], Sample]:
     def run(stage: Stage) -> Sample:
-        sample = stage.crowd(server, "big.bin", clients=1, turns=stage.sizes.sends)
+        sample = stage.crowd(server, "big.bin", clients=1, turns=stage.sizes.sends, dialect=dialect)
         return {**sample, "cpu_per_gib": sample["server_cpu"] / sample["gib"]}
     return run
 
 
-def first_byte(server: str) -> Callable[[Stage], Sample]:
-    return lambda stage: stage.crowd(server, "big.bin", 1, stage.sizes.first_bytes, first_byte=True)
+def first_byte(server: str, dialect: str = "v1", name: str = "big.bin") -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        return stage.crowd(server, name, 1, stage.sizes.first_bytes, first_byte=True, dialect=dialect)
+    return run
+
+
+def link_share(who: str) -> Callable[[Round], float]:
+    """Which share of what the link could have carried from start to end of the process was the file."""
+    return lambda samples: 100 * samples[who]["bytes"] / LINK_RATE / samples[who]["seconds"]
 
 
 SECONDS = ("seconds", "s", 1.0)
@@ -125,13 +148,13 @@ ROWS = (
         "P3", "v1 (MD5): one big file to memory, verified, digest remembered",
         shown=(SECONDS, CLIENT_CPU),
         contestants=(
-            Contestant("oneport", oneport_get),
+            Contestant("oneport", oneport("--protocol", "v1")),
             Contestant("seed pair", seed_get),
             Contestant("md5 alone", md5_alone),
             Contestant("md5sum", md5sum, ("md5sum",)),
-            Contestant("nginx+curl", curl_get, ("nginx", "curl")),
-            Contestant("rsync daemon", rsync_get, ("rsync",)),
-            Contestant("cp", copy, ("cp",)),
+            Contestant("nginx+curl", curl(), ("nginx", "curl")),
+            Contestant("rsync daemon", rsync(), ("rsync",)),
+            Contestant("cp", copy(), ("cp",)),
         ),
         goals=(
             Goal("seed pair / oneport", ratio("seed pair", "oneport"), at_least=3.2),
@@ -180,6 +203,96 @@ ROWS = (
             Goal("oneport less its pause", lambda r: (r["oneport"]["first_byte"] - V1_PAUSE_S) * 1e3,
                  at_most=2.0, unit=" ms"),
             Goal("nginx", lambda r: r["nginx"]["first_byte"] * 1e3, unit=" ms"),
+        ),
+    ),
+    Row(
+        "P1", "v2 (BLAKE3): one big file to memory, verified, digest remembered",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport()),
+            Contestant("nginx+curl", curl(), ("nginx", "curl")),
+            Contestant("rsync daemon", rsync(), ("rsync",)),
+            Contestant("cp", copy(), ("cp",)),
+        ),
+        goals=(
+            Goal("nginx+curl / oneport (nothing verified)", ratio("nginx+curl", "oneport"), at_least=1.3),
+            Goal("cp / oneport (nothing verified)", ratio("cp", "oneport"), at_least=0.95),
+            Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport"), at_least=1.9),
+        ),
+    ),
+    Row(
+        "P2", "v2: one big file to a disk, verified, not flushed, digest remembered",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport(on_disk=True)),
+            Contestant("nginx+curl", curl(on_disk=True), ("nginx", "curl")),
+            Contestant("rsync daemon", rsync("-W", "--inplace", on_disk=True), ("rsync",)),
+            Contestant("cp", copy(on_disk=True), ("cp",)),
+        ),
+        goals=(
+            Goal("nginx+curl / oneport (nothing verified)", ratio("nginx+curl", "oneport"), at_least=2.5),
+            Goal("cp / oneport (nothing verified)", ratio("cp", "oneport"), at_least=1.15),
+            Goal("rsync -W --inplace / oneport", ratio("rsync daemon", "oneport"), at_least=2.2),
+        ),
+    ),
+    Row(
+        "P8 small", "v2: from connecting to the first byte of a small file",
+        shown=(("first_byte", "ms", 1e3),),
+        contestants=(
+            Contestant("oneport", first_byte("oneport", "v2", "small.bin")),
+            Contestant("nginx", first_byte("nginx", name="small.bin"), ("nginx",)),
+        ),
+        goals=(Goal("oneport / nginx", ratio("oneport", "nginx", "first_byte"), at_most=1.15),),
+    ),
+    Row(
+        "P8 big", "v2: from connecting to the first byte of a big file, digest remembered",
+        shown=(("first_byte", "ms", 1e3),),
+        contestants=(
+            Contestant("oneport", first_byte("oneport", "v2")),
+            Contestant("nginx", first_byte("nginx"), ("nginx",)),
+        ),
+        goals=(Goal("oneport / nginx", ratio("oneport", "nginx", "first_byte"), at_most=1.3),),
+    ),
+    Row(
+        "P9 v2", "v2: processor time of the server for each GiB sent, digest remembered",
+        shown=(("cpu_per_gib", "s server CPU/GiB", 1.0), SECONDS),
+        contestants=(
+            Contestant("oneport", sends("oneport", "v2")),
+            Contestant("nginx", sends("nginx"), ("nginx",)),
+        ),
+        goals=(
+            Goal("server CPU, oneport / nginx", ratio("oneport", "nginx", "cpu_per_gib"), at_most=1.0),
+            Goal("seconds, oneport / nginx", ratio("oneport", "nginx")),
+        ),
+    ),
+    Row(
+        "P10", "v2: two connections for one big file beside one, to memory",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("two", oneport("-j", "2")),
+            Contestant("one", oneport("-j", "1")),
+        ),
+        goals=(Goal("one / two", ratio("one", "two"), at_least=1.35),),
+    ),
+    Row(
+        "P12", "v2: one big file to a disk, verified and flushed",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport(on_disk=True, sync=True)),
+            Contestant("cp, sync -d", copy_and_sync, ("cp", "sync")),
+        ),
+        goals=(Goal("cp, sync -d / oneport", ratio("cp, sync -d", "oneport"), at_least=1.0),),
+    ),
+    Row(
+        "link", "v2: over a line of 25 ms each way and 125,000,000 bytes/s, from start to end of the program",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport(through="link_to_oneport", name="link.bin")),
+            Contestant("nginx+curl", curl(through="link_to_nginx", name="link.bin"), ("nginx", "curl")),
+        ),
+        goals=(
+            Goal("oneport's share of the link", link_share("oneport"), at_least=90, unit=" %"),
+            Goal("nginx+curl's share of the link", link_share("nginx+curl"), unit=" %"),
         ),
     ),
 )

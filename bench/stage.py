@@ -23,6 +23,10 @@ RUN_TIMEOUT_S = 300
 # A file must be this old, in seconds, before the server remembers its digest.
 DIGEST_SETTLED_S = 3
 
+# The line of the row `link`: one direction's delay in ms, and bytes per second.
+LINK_DELAY_MS = 25
+LINK_RATE = 125_000_000
+
 NGINX_CONF = """
 daemon off;
 worker_processes auto;
@@ -67,6 +71,7 @@ class Programs:
     client: Path
     crowd: Path
     md5_alone: Path
+    link: Path
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,15 @@ class Sizes:
 
     big: int = 1 << 30
     crowd_file: int = 1 << 20
+    small_file: int = 16 << 10
+    link_file: int = 500_000_000
     crowd_clients: int = 1000
     sends: int = 4
     first_bytes: int = 50
 
     @classmethod
     def quick(cls) -> "Sizes":
-        return cls(big=32 << 20, crowd_file=256 << 10, crowd_clients=50, sends=2, first_bytes=10)
+        return cls(big=32 << 20, crowd_file=256 << 10, link_file=20_000_000, crowd_clients=50, sends=2, first_bytes=10)
 
 
 @dataclass
@@ -89,6 +96,8 @@ class Stage:
     """One benchmark's folder, files, servers and runs."""
 
     folder: Path
+    # A folder on a disk.
+    disk: Path
     programs: Programs
     sizes: Sizes
     _servers: dict[str, Daemon] = field(default_factory=dict)
@@ -97,11 +106,15 @@ class Stage:
     def prepare(self) -> None:
         """Makes the served files and lets them grow old enough for their digests to be remembered."""
         self.files.mkdir(parents=True)
-        for name, size in (("big.bin", self.sizes.big), ("crowd.bin", self.sizes.crowd_file)):
+        for name, size in self._served().items():
             with (self.files / name).open("wb") as file:
                 for offset in range(0, size, 1 << 20):
                     file.write(os.urandom(min(1 << 20, size - offset)))
         time.sleep(DIGEST_SETTLED_S)
+
+    def _served(self) -> dict[str, int]:
+        return {"big.bin": self.sizes.big, "crowd.bin": self.sizes.crowd_file,
+                "small.bin": self.sizes.small_file, "link.bin": self.sizes.link_file}
 
     def close(self) -> None:
         for server in self._servers.values():
@@ -113,17 +126,20 @@ class Stage:
         # The seed's server serves the folder of this name and no other.
         return self.folder / "seed" / "server_files"
 
-    def target(self) -> Path:
-        """A new folder for what one run receives."""
+    def target(self, on_disk: bool = False) -> Path:
+        """A new folder for what one run receives, in memory or on a disk that has nothing left to do."""
         self._targets += 1
-        target = self.folder / f"target-{self._targets}"
+        target = (self.disk if on_disk else self.folder) / f"target-{self._targets}"
         target.mkdir()
+        if on_disk:
+            # What runs before have written, and removed, is not to be paid by this one.
+            os.sync()
         return target
 
     # Servers.
 
     def server(self, name: str) -> Daemon:
-        """The running server of this kind: `oneport`, `seed`, `nginx` or `rsync`."""
+        """The running server of this kind: `oneport`, `seed`, `nginx`, `rsync`, or a link to one."""
         if name not in self._servers:
             folder = self.folder / name
             folder.mkdir(exist_ok=True)
@@ -136,9 +152,10 @@ class Stage:
                    "--state", folder / "state", "--log-dir", folder / "logs"]
         server = Daemon([str(part) for part in command], folder, port)
         self._servers["oneport"] = server
-        # From now on both digests are remembered.
-        for name in ("big.bin", "crowd.bin"):
-            self.crowd("oneport", name, clients=1)
+        # From now on all digests, and all trees, are remembered.
+        for name in self._served():
+            for dialect in ("v1", "v2"):
+                self.crowd("oneport", name, clients=1, dialect=dialect)
         return server
 
     def _start_seed(self, folder: Path, port: int) -> Daemon:
@@ -156,6 +173,17 @@ class Stage:
         conf.write_text(RSYNCD_CONF.format(folder=folder, port=port, files=self.files, identity=identity))
         return Daemon([found("rsync"), "--daemon", "--no-detach", f"--config={conf}"], folder, port)
 
+    def _start_link(self, to: str, folder: Path, port: int) -> Daemon:
+        command = [self.programs.link, str(port), f"127.0.0.1:{self.server(to).port}",
+                   str(LINK_DELAY_MS), str(LINK_RATE)]
+        return Daemon([str(part) for part in command], folder, port)
+
+    def _start_link_to_oneport(self, folder: Path, port: int) -> Daemon:
+        return self._start_link("oneport", folder, port)
+
+    def _start_link_to_nginx(self, folder: Path, port: int) -> Daemon:
+        return self._start_link("nginx", folder, port)
+
     # Runs.
 
     def run(self, command: Sequence[str | Path], cwd: Path | None = None) -> dict[str, float]:
@@ -163,23 +191,29 @@ class Stage:
         seconds, cpu = timed([str(part) for part in command], cwd or self.folder, RUN_TIMEOUT_S)
         return {"seconds": seconds, "client_cpu": cpu}
 
-    def receive(self, command: Sequence[str | Path], received: Path, **options: Path) -> dict[str, float]:
+    def receive(self, command: Sequence[str | Path], received: Path, served: str | None = None,
+                **options: Path) -> dict[str, float]:
         """As `run`, for a program that makes the file `received`, which is removed after it was checked.
 
         Removing a few large files from memory disturbs nothing that follows; many small ones on a
-        disk would.
+        disk would. With `served`, what that server used meanwhile is measured too.
         """
+        daemon = self.server(served) if served else None
+        cpu = daemon.cpu_s() if daemon else 0.0
         sample = self.run(command, **options)
-        if received.stat().st_size != self.sizes.big:
+        if daemon:
+            sample["server_cpu"] = daemon.cpu_s() - cpu
+        if received.stat().st_size != self._served()[received.name]:
             raise BenchError(f"{Path(command[0]).name} left {received.stat().st_size} bytes")
+        sample["bytes"] = received.stat().st_size
         received.unlink()
         return sample
 
     def crowd(self, server: str, name: str, clients: int, turns: int = 1,
-              first_byte: bool = False) -> dict[str, float]:
+              first_byte: bool = False, dialect: str = "v1") -> dict[str, float]:
         """The load generator against a server: times, and what the server used meanwhile."""
         daemon = self.server(server)
-        dialect = "http" if server == "nginx" else "v1"
+        dialect = "http" if server == "nginx" else dialect
         size = (self.files / name).stat().st_size
         command = [str(self.programs.crowd), dialect, f"127.0.0.1:{daemon.port}", name, str(size),
                    str(clients), str(turns), *(["first-byte"] if first_byte else [])]

@@ -1,11 +1,12 @@
 //! Many clients of one file at once, for `bench/run`: counts what arrives and throws it away.
 //!
 //! ```text
-//! crowd v1|http ADDRESS NAME SIZE CLIENTS TURNS [first-byte]
+//! crowd v1|v2|http ADDRESS NAME SIZE CLIENTS TURNS [first-byte]
 //! ```
 //! `CLIENTS` clients start together, and each fetches the file `TURNS` times, one after the other. With
-//! `first-byte` a client hangs up at the first byte of the file. Both dialects take the same way
-//! through this program, on one thread. The result is one JSON object: `seconds` for all of it, and
+//! `first-byte` a client hangs up at the first byte of the file. All dialects take the same way
+//! through this program, on one thread; of version 2 only the heads of frames are looked at besides, and
+//! nothing is proven. The result is one JSON object: `seconds` for all of it, and
 //! `first_bytes`, the seconds from the beginning of each connection to the first byte of the file.
 
 use std::cell::RefCell;
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use bytes::BytesMut;
 use oneport::codec::v1::{RequestCodec, Response, ResponseCodec};
+use oneport::codec::v2::{ClientFrame, Get, Hello, ServerFrame, WINDOW_MAX};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, LocalSet};
@@ -32,6 +34,7 @@ const HEADER_MAX: usize = 8 << 10;
 #[derive(Clone, Copy)]
 enum Dialect {
     V1,
+    V2,
     Http,
 }
 
@@ -47,11 +50,12 @@ struct Job {
 fn main() -> anyhow::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [dialect, address, name, size, clients, turns, rest @ ..] = args.as_slice() else {
-        bail!("usage: crowd v1|http ADDRESS NAME SIZE CLIENTS TURNS [first-byte]");
+        bail!("usage: crowd v1|v2|http ADDRESS NAME SIZE CLIENTS TURNS [first-byte]");
     };
     let job = Job {
         dialect: match dialect.as_str() {
             "v1" => Dialect::V1,
+            "v2" => Dialect::V2,
             "http" => Dialect::Http,
             other => bail!("unknown dialect {other}"),
         },
@@ -110,6 +114,9 @@ impl Job {
             }
         };
         ensure!(size == self.size, "{size} bytes were announced instead of {}", self.size);
+        if let Dialect::V2 = self.dialect {
+            return self.take_frames(&mut stream, head, bin, began).await;
+        }
         // What is left of the head is the file's.
         let mut arrived = head.len() as u64;
         let mut first_byte = (arrived > 0).then(|| began.elapsed());
@@ -129,9 +136,65 @@ impl Job {
         first_byte.context("no byte came")
     }
 
+    /// Takes what follows the description of the file in version 2, until its END.
+    async fn take_frames(
+        &self,
+        stream: &mut TcpStream,
+        mut heads: BytesMut,
+        bin: &RefCell<Vec<u8>>,
+        began: Instant,
+    ) -> anyhow::Result<Duration> {
+        let (mut arrived, mut first_byte) = (0, None);
+        loop {
+            let mut missing = match ServerFrame::decode(&mut heads)? {
+                Some(ServerFrame::Data { len, .. }) => len,
+                Some(ServerFrame::End(..)) => break,
+                Some(ServerFrame::Error(_, _, text)) => bail!("cut off: {}", String::from_utf8_lossy(&text)),
+                Some(_) => continue,
+                None => {
+                    ensure!(stream.read_buf(&mut heads).await? > 0, "the connection ended before the file");
+                    continue;
+                }
+            };
+            arrived += missing;
+            let early = heads.len().min(usize::try_from(missing)?);
+            missing -= heads.split_to(early).len() as u64;
+            loop {
+                if early > 0 {
+                    first_byte.get_or_insert_with(|| began.elapsed());
+                }
+                match first_byte {
+                    Some(first_byte) if self.only_first_byte => return Ok(first_byte),
+                    Some(_) if missing == 0 => break,
+                    _ => {}
+                }
+                stream.readable().await?;
+                let mut bin = bin.borrow_mut();
+                let room = bin.len().min(usize::try_from(missing)?);
+                match stream.try_read(&mut bin[..room]) {
+                    Ok(0) => bail!("the connection ended within the file"),
+                    Ok(count) => {
+                        first_byte.get_or_insert_with(|| began.elapsed());
+                        missing -= count as u64;
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        ensure!(arrived == self.size, "{arrived} bytes came instead of {}", self.size);
+        first_byte.context("no byte came")
+    }
+
     fn request(&self) -> anyhow::Result<BytesMut> {
         let mut request = BytesMut::new();
         match self.dialect {
+            Dialect::V2 => {
+                let get = Get { name: self.name.clone().into(), ..Get::default() };
+                let first = Some(ClientFrame::Get(1, get));
+                let (name, _) = Hello { window: WINDOW_MAX, first, ..Hello::default() }.to_name();
+                RequestCodec::default().encode(&name, &mut request)?;
+            }
             Dialect::V1 => RequestCodec::default().encode(self.name.as_bytes(), &mut request)?,
             Dialect::Http => {
                 request.extend_from_slice(format!("GET /{} HTTP/1.0\r\n\r\n", self.name).as_bytes());
@@ -144,6 +207,7 @@ impl Job {
 /// Reads the header of an answer.
 enum Answer {
     V1(ResponseCodec),
+    V2,
     Http,
 }
 
@@ -151,6 +215,7 @@ impl Answer {
     fn new(dialect: Dialect) -> Self {
         match dialect {
             Dialect::V1 => Self::V1(ResponseCodec::default()),
+            Dialect::V2 => Self::V2,
             Dialect::Http => Self::Http,
         }
     }
@@ -163,6 +228,14 @@ impl Answer {
                     Some(Response::Header(header)) => return Ok(Some(header.size)),
                     Some(Response::Ok) => {}
                     Some(Response::Refused(_)) => bail!("the file was refused"),
+                    None => return Ok(None),
+                }
+            },
+            Self::V2 => loop {
+                match ServerFrame::decode(head)? {
+                    Some(ServerFrame::File(_, file)) => return Ok(Some(file.size)),
+                    Some(ServerFrame::Welcome(_)) => {}
+                    Some(frame) => bail!("{frame:?} came instead of the file"),
                     None => return Ok(None),
                 }
             },
