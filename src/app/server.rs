@@ -113,7 +113,7 @@ fn serve(
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
     let service = Service::new(disk, catalog, Arc::clone(&audit));
-    let outcome = runtime.block_on(listen(config, listener, service, settings, &audit, stopping));
+    let outcome = runtime.block_on(listen(config, listener, service, settings, Arc::clone(&audit), stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
@@ -126,7 +126,7 @@ async fn listen(
     listener: TcpListener,
     service: Service,
     settings: server::Settings,
-    audit: &Audit,
+    audit: Arc<Audit>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
     stop_on_signals(&stopping)?;
@@ -138,7 +138,11 @@ async fn listen(
         tokio::spawn(async move { service.hash_ahead(threshold, stopping).await });
     }
     let drain = settings.drain_timeout;
-    let drained = server::run(listener, service, settings, audit, stopping).await;
+    // As a task, not here: it accepts on the thread that hears of a connection then, and the connection
+    // goes on there.
+    let serving =
+        tokio::spawn(async move { server::run(listener, service, settings, &*audit, stopping).await });
+    let drained = serving.await.context("the server failed")?;
     if !drained {
         warn!("Transfers that had not ended after {drain:?} were cut (--drain-timeout)");
     }
