@@ -1,8 +1,9 @@
 //! What one link does for a download: asks for runs of blocks, checks each block, keeps it.
 //!
 //! It runs in a thread of its own, with a runtime of its own, because it hashes and writes where it
-//! receives: a block is still in the processor's cache then, and nothing has to be handed over. Two
-//! such links use two processors.
+//! receives: the bytes are still in the processor's cache then, and nothing has to be handed over. Two
+//! such links use two processors. Bytes are written frame by frame, before their block is proven: what
+//! counts is its record, which is made only after that, and a block that is not recorded is not there.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -13,11 +14,11 @@ use tokio_util::sync::CancellationToken;
 use super::link::{Arrived, Link};
 use super::queue::Queue;
 use crate::client::FetchError;
-use crate::codec::v2::{ByteRange, ClientFrame, File, Get, RequestId, TransferId};
+use crate::codec::v2::{ByteRange, ClientFrame, DATA_MAX, File, Get, RequestId, TransferId};
 use crate::exchange::{Data, Heard, Requester};
 use crate::limits::V2_RUNS_AHEAD;
 use crate::staged::{Part, Source};
-use crate::tree::{BLOCK_LEN, BlockHash, block_span};
+use crate::tree::{BlockHasher, block_span};
 
 /// What the links of one download share.
 pub(super) struct Shared {
@@ -57,7 +58,7 @@ impl Shared {
     /// Fetches until nothing is left; `pending` was asked for already.
     pub(super) async fn work(&self, link: &mut Link, pending: Pending) -> Result<(), FetchError> {
         let mut buffer = vec![0; buffer_len(self.source.size)];
-        let work = Work { shared: self, link, pending, buffer: &mut buffer };
+        let work = Work { shared: self, link, pending, buffer: &mut buffer, hasher: None };
         self.stop.run_until_cancelled(work.run()).await.unwrap_or(Err(FetchError::Interrupted))
     }
 
@@ -67,9 +68,9 @@ impl Shared {
     }
 }
 
-/// A block's bytes, or those of the whole file if that is smaller.
+/// The bytes of the largest frame of data, or those of the whole file if that is smaller.
 fn buffer_len(size: u64) -> usize {
-    usize::try_from(size.min(BLOCK_LEN)).unwrap_or(0)
+    usize::try_from(size.min(DATA_MAX)).unwrap_or(0)
 }
 
 struct Work<'a> {
@@ -77,6 +78,8 @@ struct Work<'a> {
     link: &'a mut Link,
     pending: Pending,
     buffer: &'a mut [u8],
+    /// Has taken in what is here of the block that arrives.
+    hasher: Option<BlockHasher>,
 }
 
 impl Work<'_> {
@@ -106,22 +109,23 @@ impl Work<'_> {
     async fn data(&mut self, data: Data) -> Result<(), FetchError> {
         let Some(block) = data.block else { return self.link.skip(data.len).await };
         let size = self.shared.source.size;
-        let span = block_span(size, block);
-        let within = |at: u64| usize::try_from(at - span.start).unwrap_or(usize::MAX);
-        // Where it lies within its block was checked when it was announced.
-        let place = self.buffer.get_mut(within(data.offset)..within(data.offset + data.len));
-        self.link.take(place.unwrap_or_default()).await?;
+        // How long a frame may be was checked when its head was read.
+        let place = usize::try_from(data.len).ok().and_then(|len| self.buffer.get_mut(..len));
+        let place = place.unwrap_or_default();
+        self.link.take(place).await?;
+        let hasher = self.hasher.get_or_insert_with(|| BlockHasher::new(size, block));
+        hasher.update(place);
+        self.shared.part.write_at(place, data.offset)?;
         if !data.ends_block {
             return Ok(());
         }
-        let bytes = &self.buffer[..within(span.end)];
-        let hash = BlockHash::of(size, block, bytes);
+        let hash = hasher.finish();
+        self.hasher = None;
         if self.link.check(data.request, hash)? {
-            self.shared.part.write_at(bytes, span.start)?;
-            self.shared.part.record(block, *hash.as_bytes())?;
-            return Ok(());
+            return Ok(self.shared.part.record(block, *hash.as_bytes())?);
         }
-        self.shared.arrived.take_back(bytes.len() as u64);
+        let span = block_span(size, block);
+        self.shared.arrived.take_back(span.end - span.start);
         if self.shared.queue().repeat(block) {
             Ok(())
         } else {
