@@ -159,27 +159,29 @@ impl Job {
             arrived += missing;
             let early = heads.len().min(usize::try_from(missing)?);
             missing -= heads.split_to(early).len() as u64;
-            loop {
-                if early > 0 {
-                    first_byte.get_or_insert_with(|| began.elapsed());
-                }
-                match first_byte {
-                    Some(first_byte) if self.only_first_byte => return Ok(first_byte),
-                    Some(_) if missing == 0 => break,
-                    _ => {}
-                }
+            if early > 0 {
+                first_byte.get_or_insert_with(|| began.elapsed());
+            }
+            while missing > 0 && !(self.only_first_byte && first_byte.is_some()) {
                 stream.readable().await?;
-                let mut bin = bin.borrow_mut();
+                let (mut bin, mut behind) = (bin.borrow_mut(), [0; HEADER_MAX]);
                 let room = bin.len().min(usize::try_from(missing)?);
-                match stream.try_read(&mut bin[..room]) {
+                // The next head comes in the same read, as far as it is there.
+                let mut parts = [io::IoSliceMut::new(&mut bin[..room]), io::IoSliceMut::new(&mut behind)];
+                match stream.try_read_vectored(&mut parts) {
                     Ok(0) => bail!("the connection ended within the file"),
                     Ok(count) => {
                         first_byte.get_or_insert_with(|| began.elapsed());
-                        missing -= count as u64;
+                        let wanted = count.min(room);
+                        missing -= wanted as u64;
+                        heads.extend_from_slice(&behind[..count - wanted]);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error.into()),
                 }
+            }
+            if let Some(first_byte) = first_byte.filter(|_| self.only_first_byte) {
+                return Ok(first_byte);
             }
         }
         ensure!(arrived == self.size, "{arrived} bytes came instead of {}", self.size);
