@@ -13,7 +13,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::beside::{self, failed, folder_of, shown};
 use super::home::Home;
@@ -70,6 +70,9 @@ pub struct Part {
     state: Mutex<State>,
     /// Held by a sync point. The system tells a failed flush to one of those who wait, so there is one.
     syncing: Mutex<()>,
+    /// Held by who writes bytes. The system lets one at a time write to a file, and the others burn
+    /// their processor's time meanwhile.
+    writing: Mutex<()>,
 }
 
 /// What is known of the bytes of a part.
@@ -124,9 +127,9 @@ impl Part {
                 fileops::remove_folders(&made);
             }
         })?;
-        let (state, syncing) = (Mutex::new(state), Mutex::default());
+        let (state, syncing, writing) = (Mutex::new(state), Mutex::default(), Mutex::default());
         let target = target.to_owned();
-        Ok(Self { file, path, journal, target, made, since, sync, committed: false, state, syncing })
+        Ok(Self { file, path, journal, target, made, since, sync, committed: false, state, syncing, writing })
     }
 
     /// Whether an earlier receiver has left a part of this target.
@@ -265,6 +268,24 @@ impl Part {
     /// # Errors
     /// If the disk refuses.
     pub fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_alone(bytes, offset)
+    }
+
+    /// As [`Self::write_at`], unless it would have to wait for another thread's writing: `false` then.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`].
+    pub fn write_at_now(&self, bytes: &[u8], offset: u64) -> Result<bool, StageError> {
+        let _alone = match self.writing.try_lock() {
+            Ok(alone) => alone,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(false),
+        };
+        self.write_alone(bytes, offset).map(|()| true)
+    }
+
+    fn write_alone(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
         fileops::write_all_at(&self.file, bytes, offset).map_err(failed("write", &self.target))
     }
 

@@ -4,6 +4,7 @@
 //! receives: the bytes are still in the processor's cache then, and nothing has to be handed over. Two
 //! such links use two processors. Bytes are written frame by frame, before their block is proven: what
 //! counts is its record, which is made only after that, and a block that is not recorded is not there.
+//! While another link writes, this one goes on receiving; at the end of a block it waits.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -14,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::link::{Arrived, Link};
 use super::queue::Queue;
 use crate::client::FetchError;
-use crate::codec::v2::{ByteRange, ClientFrame, DATA_MAX, File, Get, RequestId, TransferId};
+use crate::codec::WireError;
+use crate::codec::v2::{ByteRange, ClientFrame, File, Get, RequestId, TransferId};
 use crate::exchange::{Data, Heard, Requester};
 use crate::limits::V2_RUNS_AHEAD;
 use crate::staged::{Part, Source};
-use crate::tree::{BlockHasher, block_span};
+use crate::tree::{BLOCK_LEN, BlockHasher, block_span};
 
 /// What the links of one download share.
 pub(super) struct Shared {
@@ -58,7 +60,8 @@ impl Shared {
     /// Fetches until nothing is left; `pending` was asked for already.
     pub(super) async fn work(&self, link: &mut Link, pending: Pending) -> Result<(), FetchError> {
         let mut buffer = vec![0; buffer_len(self.source.size)];
-        let work = Work { shared: self, link, pending, buffer: &mut buffer, hasher: None };
+        let unwritten = Unwritten { buffer: &mut buffer, len: 0, offset: 0 };
+        let work = Work { shared: self, link, pending, unwritten, hashing: None };
         self.stop.run_until_cancelled(work.run()).await.unwrap_or(Err(FetchError::Interrupted))
     }
 
@@ -68,18 +71,84 @@ impl Shared {
     }
 }
 
-/// The bytes of the largest frame of data, or those of the whole file if that is smaller.
+/// A block's bytes, or those of the whole file if that is smaller.
 fn buffer_len(size: u64) -> usize {
-    usize::try_from(size.min(DATA_MAX)).unwrap_or(0)
+    usize::try_from(size.min(BLOCK_LEN)).unwrap_or(0)
+}
+
+/// Bytes that have arrived and are still to be written.
+struct Unwritten<'a> {
+    buffer: &'a mut [u8],
+    /// How many there are.
+    len: usize,
+    /// Where the first one belongs.
+    offset: u64,
+}
+
+impl Unwritten<'_> {
+    /// Whether these bytes can be written together with those that are here.
+    fn is_followed_by(&self, data: &Data) -> bool {
+        let room = (self.buffer.len() - self.len) as u64;
+        self.len == 0 || (data.offset == self.offset + self.len as u64 && data.len <= room)
+    }
+
+    /// The place for these bytes, which count as here from now on. They follow those that are.
+    fn place(&mut self, data: &Data) -> &mut [u8] {
+        if self.len == 0 {
+            self.offset = data.offset;
+        }
+        let begin = self.len;
+        // How long a frame may be was checked when its head was read.
+        self.len = self.buffer.len().min(begin + usize::try_from(data.len).unwrap_or(0));
+        &mut self.buffer[begin..self.len]
+    }
+
+    /// Writes what is here, unless another link is writing and this may wait.
+    fn write(&mut self, part: &Part, may_wait: bool) -> Result<(), FetchError> {
+        let bytes = &self.buffer[..self.len];
+        if may_wait {
+            part.write_at(bytes, self.offset)?;
+        } else if !part.write_at_now(bytes, self.offset)? {
+            return Ok(());
+        }
+        self.len = 0;
+        Ok(())
+    }
 }
 
 struct Work<'a> {
     shared: &'a Shared,
     link: &'a mut Link,
     pending: Pending,
-    buffer: &'a mut [u8],
-    /// Has taken in what is here of the block that arrives.
-    hasher: Option<BlockHasher>,
+    unwritten: Unwritten<'a>,
+    /// The block that has begun to arrive.
+    hashing: Option<Hashing>,
+}
+
+/// What is here of a block, hashed: of one request, without a gap, and just as it was written. Else
+/// the bytes of a proven block could lie somewhere else than where they belong.
+struct Hashing {
+    request: RequestId,
+    block: u64,
+    /// Where its next byte belongs.
+    next: u64,
+    hasher: BlockHasher,
+}
+
+impl Hashing {
+    fn new(data: &Data, block: u64, size: u64) -> Self {
+        let next = block_span(size, block).start;
+        Self { request: data.request, block, next, hasher: BlockHasher::new(size, block) }
+    }
+
+    fn is_followed_by(&self, data: &Data, block: u64) -> bool {
+        (self.request, self.block, self.next) == (data.request, block, data.offset)
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.next += bytes.len() as u64;
+    }
 }
 
 impl Work<'_> {
@@ -109,18 +178,23 @@ impl Work<'_> {
     async fn data(&mut self, data: Data) -> Result<(), FetchError> {
         let Some(block) = data.block else { return self.link.skip(data.len).await };
         let size = self.shared.source.size;
-        // How long a frame may be was checked when its head was read.
-        let place = usize::try_from(data.len).ok().and_then(|len| self.buffer.get_mut(..len));
-        let place = place.unwrap_or_default();
+        // Requests of one transfer are answered one after the other.
+        let mut hashing = self.hashing.take().unwrap_or_else(|| Hashing::new(&data, block, size));
+        if !hashing.is_followed_by(&data, block) {
+            return Err(self.link.violated(WireError::Order("a block comes in the middle of another one")));
+        }
+        if !self.unwritten.is_followed_by(&data) {
+            self.unwritten.write(&self.shared.part, true)?;
+        }
+        let place = self.unwritten.place(&data);
         self.link.take(place).await?;
-        let hasher = self.hasher.get_or_insert_with(|| BlockHasher::new(size, block));
-        hasher.update(place);
-        self.shared.part.write_at(place, data.offset)?;
+        hashing.update(place);
+        self.unwritten.write(&self.shared.part, data.ends_block)?;
         if !data.ends_block {
+            self.hashing = Some(hashing);
             return Ok(());
         }
-        let hash = hasher.finish();
-        self.hasher = None;
+        let hash = hashing.hasher.finish();
         if self.link.check(data.request, hash)? {
             return Ok(self.shared.part.record(block, *hash.as_bytes())?);
         }
