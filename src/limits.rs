@@ -178,7 +178,7 @@ pub const V2_INPUT: usize = 4096;
 /// Blocks that one request of the client asks for, at most; a window holds as many.
 pub const V2_RUN_BLOCKS_MAX: u64 = 16;
 /// Blocks that one request of the client asks for, at least, while there are so many.
-pub const V2_RUN_BLOCKS_MIN: u64 = 4;
+pub const V2_RUN_BLOCKS_MIN: u64 = 2;
 /// Requests that each of the client's connections has in flight: while one is answered the next ones
 /// are on their way.
 pub const V2_RUNS_AHEAD: usize = 3;

@@ -58,6 +58,7 @@ impl Channel {
             state: Mutex::default(),
             filled: Condvar::new(),
             emptied: Condvar::new(),
+            hurried: Condvar::new(),
         });
         let own = Arc::clone(&queue);
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || own.write_into(sink))?;
@@ -71,11 +72,17 @@ impl Channel {
 
     /// Waits until the sink has dealt with every line handed over so far; says whether it has.
     pub(super) fn drain(&self, within: Duration) -> bool {
-        let state = self.queue.lock();
+        let mut state = self.queue.lock();
+        // Nobody gathers any more: the end of a program waits for this.
+        state.is_hurried = true;
+        self.queue.hurried.notify_all();
+        state.patient += 1;
         let handed = state.handed;
         let is_open = |state: &mut State| state.settled < handed && !state.is_ended;
         let waited = self.queue.emptied.wait_timeout_while(state, within, is_open);
-        waited.unwrap_or_else(PoisonError::into_inner).0.settled >= handed
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.patient -= 1;
+        state.settled >= handed
     }
 
     /// Ends the thread if it has nothing left to do. One that hangs in a write is left alone.
@@ -100,6 +107,8 @@ struct Queue {
     filled: Condvar,
     /// Lines were taken or written.
     emptied: Condvar,
+    /// Lines are not to gather any more.
+    hurried: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +124,10 @@ struct State {
     is_closed: bool,
     /// The thread is no more.
     is_ended: bool,
+    /// The thread writes what there is without letting more gather.
+    is_hurried: bool,
+    /// How many wait until lines were taken or written. Only they are woken.
+    patient: usize,
     /// Lines taken, and lines dealt with.
     handed: u64,
     settled: u64,
@@ -149,7 +162,9 @@ impl Queue {
                 return;
             }
             let is_full = |state: &mut State| !state.is_closed && state.waiting >= self.lines_max;
+            state.patient += 1;
             state = self.emptied.wait_while(state, is_full).unwrap_or_else(PoisonError::into_inner);
+            state.patient -= 1;
         }
         if state.is_closed {
             return;
@@ -174,8 +189,20 @@ impl Queue {
             if !is_full {
                 // A thread that is woken for each line costs more than the lines do under load. A
                 // pause lets them gather.
-                thread::sleep(LOG_GATHER);
+                self.gather();
             }
+        }
+    }
+
+    fn gather(&self) {
+        let is_patient = |state: &mut State| !state.is_hurried;
+        drop(self.hurried.wait_timeout_while(self.lock(), LOG_GATHER, is_patient));
+    }
+
+    /// Wakes whoever waits for lines to be taken or written.
+    fn tell(&self, state: &State) {
+        if state.patient > 0 {
+            self.emptied.notify_all();
         }
     }
 
@@ -184,7 +211,7 @@ impl Queue {
         loop {
             if let Some(batch) = state.batches.pop_front() {
                 state.waiting -= batch.len();
-                self.emptied.notify_all();
+                self.tell(&state);
                 return Some(batch);
             }
             if state.is_closed {
@@ -201,7 +228,7 @@ impl Queue {
         state.settled += batch.len() as u64;
         batch.clear();
         state.spare = mem::take(batch);
-        self.emptied.notify_all();
+        self.tell(&state);
         // The last one may still be growing.
         state.batches.len() > 1
     }
