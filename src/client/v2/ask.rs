@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::file_of;
+use super::answers::file_of;
 use super::link::{Link, Opening, Patience};
 use crate::client::attempt::blocking;
 use crate::client::target::root_of;

@@ -7,8 +7,9 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::sync::Arc;
 
+use super::answers::file_of;
 use super::link::{Arrived, Link, Opening, Patience};
-use super::{Remains, Stop, file_of, random};
+use super::{Remains, Stop, random};
 use crate::client::attempt::{Attempt, Got, blocking};
 use crate::client::checksum::Checking;
 use crate::client::{Event, FetchError, Target};
