@@ -5,7 +5,7 @@
 //!
 //! 1. An attempt says hello in version 2 of the protocol; a server that does not understand it is asked
 //!    again in version 1, at once.
-//! 2. Version 2 ([`v2`]) goes on with what is there and proves each block. Version 1 ([`v1`]) begins at
+//! 2. Version 2 (`v2`) goes on with what is there and proves each block. Version 1 (`v1`) begins at
 //!    nothing, and the checksum is compared at the end.
 //! 3. Only then does the target get its name. A stream gets the bytes as they are proven, or, over
 //!    version 1, when all of them are.

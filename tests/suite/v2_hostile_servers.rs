@@ -501,3 +501,29 @@ fn no_more_requests_are_in_flight_than_the_server_allows() {
     let seen = seen.lock().unwrap();
     assert!(seen.len() > 3 && !seen.contains(&true), "{seen:?}");
 }
+
+#[test]
+fn blocks_of_two_requests_of_one_transfer_that_are_interleaved_are_a_violation() {
+    let data = bytes(12, 20 * MIB);
+    let whole = data.clone();
+    let server = Scripted::start(move |stream, name, before| {
+        let Some(mut speaker) = Speaker::new(stream, name) else { return };
+        speaker.say(&welcome());
+        if before > 0 {
+            return speaker.answer_all(|asked| answer(asked, &whole, true));
+        }
+        // More is asked for when the size is known.
+        let Some(first) = speaker.hear().map(|asked| answer(&asked, &whole, true)) else { return };
+        speaker.say(&first[..3].concat());
+        let Some(second) = speaker.hear().map(|asked| answer(&asked, &whole, true)) else { return };
+        for (one, other) in first[3..].iter().zip(&second) {
+            if !(speaker.say(one) && speaker.say(other)) {
+                return;
+            }
+        }
+    });
+    let place = Place::new();
+    let ended = place.fetch("f", server.address, &["-j", "1", "--retries", "1"]).end();
+    ended.expect(0).says("in the middle of another");
+    assert!(place.read(SAVED) == data, "a proven block lies where another one belongs");
+}
