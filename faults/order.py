@@ -133,9 +133,9 @@ class Order:
                 continue
             number, (kind, value) = (step.last - HEADER_LEN) // RECORD_LEN, record
             ends[number] = step.ended
-            if kind == KIND_BLOCK and not any(
-                data.last == value * BLOCK and data.ended < step.begun for data in written
-            ):
+            # A block is written in one piece or in several.
+            pieces = [data for data in written if data.last is not None and data.last // BLOCK == value]
+            if kind == KIND_BLOCK and not (pieces and all(data.ended < step.begun for data in pieces)):
                 yield f"block {value} is recorded before it is written"
             if kind == KIND_SYNCED:
                 last = max((end for number, end in ends.items() if number < value), default=-1)
