@@ -195,7 +195,7 @@ async fn try_once(
     if settings.protocol == Protocol::V1 || is_old {
         return v1::run(attempt).await;
     }
-    let (peer, said_so) = match v2::run(attempt, remains).await {
+    let (peer, said_so) = match Box::pin(v2::run(attempt, remains)).await {
         Ok(got) => return Ok(got),
         Err(v2::Stop::Failed(error)) => return Err(error),
         Err(v2::Stop::Old { peer, said_so }) => (peer, said_so),

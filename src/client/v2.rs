@@ -36,8 +36,6 @@ pub(super) struct Remains {
     restarted: bool,
     /// Bytes that did not have to be fetched, as of the first attempt.
     resumed: Option<u64>,
-    /// The blocks that are here do not merge to the root, so each of them is to be compared.
-    suspect: bool,
     /// A server spoke version 2: silence is no sign of another version any more.
     has_spoken: bool,
     /// How far a stream has come.

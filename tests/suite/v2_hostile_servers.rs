@@ -138,7 +138,7 @@ fn wrong_order_wrong_values_and_wrong_lengths_gain_nothing() {
 
 #[test]
 fn what_was_taken_on_trust_must_be_what_the_root_says() {
-    // All blocks are other ones than the root says, with values that fit them.
+    // All blocks are other ones than the root says, with values that fit them, and so are its proofs.
     let other = |asked: &ClientFrame| match asked {
         ClientFrame::Get(..) => {
             let mut frames = answer(asked, &bytes(10, data().len()), false);
@@ -148,7 +148,7 @@ fn what_was_taken_on_trust_must_be_what_the_root_says() {
         }
         _ => answer(asked, &data(), true),
     };
-    gains_nothing_within("10s", "other blocks", &server(move |asked, _| other(asked)), &[32]);
+    gains_nothing_within("10s", "other blocks", &server(move |asked, _| other(asked)), &[8]);
     // Its end lies about the root.
     let lying_end = server(move |asked, _| {
         let mut frames = answer(asked, &data(), false);
@@ -193,7 +193,11 @@ fn blocks_that_contradict_the_root_are_fetched_again_and_not_saved_by_the_next_a
         frames
     });
     let place = Place::new();
-    place.fetch("f", server.address, &["--retries", "1"]).end().expect(0).says("contradicts itself");
+    place
+        .fetch("f", server.address, &["--retries", "1"])
+        .end()
+        .expect(0)
+        .says("do not belong to the file's root");
     assert!(place.read(SAVED) == data());
 }
 

@@ -20,7 +20,7 @@ use crate::digest::Digest;
 use crate::error::Code;
 use crate::limits::{BLOCKS_MAX, V2_LINK_BLOCKS_MIN, V2_RUN_BLOCKS_MAX};
 use crate::names::base;
-use crate::staged::{Part, Source};
+use crate::staged::{Kept, Part, Source};
 use crate::tree::{BlockSet, Root, Tree, Value, block_count};
 
 /// A file and the link on which it was described; some of its blocks may be on their way.
@@ -66,16 +66,13 @@ impl<'a> Download<'a> {
         if let Err(error) = self.begin(&source, &keep).await {
             return Err(self.doubt(&mut link, &source, running, error).await.into());
         }
-        let have = if keep.count() == 0 { 0 } else { keep.bytes(source.size) };
-        let resumed = self.remains.resumed.get_or_insert(have);
-        // Another version may have less of what was here.
-        *resumed = (*resumed).min(have);
-        self.arrived.begin(have, source.size);
+        let have = self.count_on(&keep, source.size);
         let (name, size) = (base(attempt.name), source.size);
         let digest = source.root.map(Digest::Blake3);
         attempt.observer.observe(&Event::Started { name, size, digest, have });
         attempt.observer.observe(&Event::Progress { done: have, size });
-        let (link, root) = self.fetch(link, source, running, &keep, transfer).await?;
+        let fetching = self.fetch_until_proven(link, source, running, &keep, transfer);
+        let (link, root) = Box::pin(fetching).await?;
         if let Err(error) = self.compare_root(Some(root)) {
             // What is here is proven to be the server's file, so going on with it is of no use.
             self.discard().await?;
@@ -193,15 +190,24 @@ impl<'a> Download<'a> {
         let Some(kept) = self.remains.part.as_ref().and_then(Part::kept) else {
             return Ok(BlockSet::default());
         };
-        // Values that were taken on trust have to be looked at again once there is a root to prove them.
-        let is_on_trust = kept.source.root.is_none() && source.root.is_some();
-        let is_suspect = std::mem::take(&mut self.remains.suspect) || is_on_trust;
-        if kept.source.is_same(source) && !is_suspect {
+        if kept.source.is_same(source) {
+            // Blocks that were taken on trust are merged and compared with the root in the end: looking
+            // at each of them now would throw away what is on its way.
             return Ok(kept.has());
         }
         if let Some((request, _)) = running.take() {
             link.cancel(request).await?;
         }
+        self.equal_blocks(link, source, &kept).await
+    }
+
+    /// Which of the blocks that are here have the values that they have in `source`.
+    async fn equal_blocks(
+        &self,
+        link: &mut Link,
+        source: &Source,
+        kept: &Kept,
+    ) -> Result<BlockSet, FetchError> {
         let get = Get {
             name: bytes::Bytes::copy_from_slice(self.attempt.name),
             token: source.token,
@@ -216,12 +222,8 @@ impl<'a> Download<'a> {
                 let _ = keep.push(index..index + 1);
             }
         }
-        let bytes = |blocks: &BlockSet, size| if blocks.count() == 0 { 0 } else { blocks.bytes(size) };
-        let is_changed = !kept.source.is_same(source) || keep != kept.has();
-        let (had, kept) = (bytes(&kept.has(), kept.source.size), bytes(&keep, source.size));
-        if is_changed {
-            self.attempt.observer.observe(&Event::Changed { kept, had });
-        }
+        let (had, kept) = (bytes_of(&kept.has(), kept.source.size), bytes_of(&keep, source.size));
+        self.attempt.observer.observe(&Event::Changed { kept, had });
         Ok(keep)
     }
 
@@ -256,6 +258,48 @@ impl<'a> Download<'a> {
             Ok(size) if size == source.size => error,
             Ok(_) => FetchError::Contradiction { peer: link.peer() },
             Err(error) => error,
+        }
+    }
+
+    /// Begins to count with the blocks that are kept; returns how many bytes they are.
+    fn count_on(&mut self, keep: &BlockSet, size: u64) -> u64 {
+        let have = bytes_of(keep, size);
+        let resumed = self.remains.resumed.get_or_insert(have);
+        // Another version may have less of what was here.
+        *resumed = (*resumed).min(have);
+        self.arrived.begin(have, size);
+        have
+    }
+
+    /// Fetches what is missing, and proves all of it. What was received while the root was not known, maybe
+    /// by an earlier program, was taken on trust until then: if it does not make the file, each block
+    /// is compared, and those that differ are fetched again.
+    async fn fetch_until_proven(
+        &mut self,
+        link: Link,
+        source: Source,
+        running: Option<(RequestId, Range<u64>)>,
+        keep: &BlockSet,
+        transfer: TransferId,
+    ) -> Result<(Link, Root), FetchError> {
+        // What may never be needed takes no room on the stack of whoever waits.
+        let (mut link, root) = Box::pin(self.fetch(link, source.clone(), running, keep, transfer)).await?;
+        if self.is_proven(root, source.size) {
+            return Ok((link, root));
+        }
+        let source = Source { root: Some(root), ..source };
+        let Some(kept) = self.remains.part.as_ref().and_then(Part::kept) else {
+            return Err(FetchError::Contradiction { peer: link.peer() });
+        };
+        let keep = self.attempt.unless_stopped(self.equal_blocks(&mut link, &source, &kept)).await?;
+        self.begin(&source, &keep).await?;
+        let size = source.size;
+        self.count_on(&keep, size);
+        let (link, root) = Box::pin(self.fetch(link, source, None, &keep, random())).await?;
+        if self.is_proven(root, size) {
+            Ok((link, root))
+        } else {
+            Err(FetchError::Contradiction { peer: link.peer() })
         }
     }
 
@@ -307,10 +351,6 @@ impl<'a> Download<'a> {
             Some(root) => root,
             None => attempt.unless_stopped(self.root_of(&mut link, &source)).await?,
         };
-        if !self.is_proven(root, source.size) {
-            self.remains.suspect = true;
-            return Err(FetchError::Contradiction { peer: link.peer() });
-        }
         Ok((link, root))
     }
 
@@ -362,4 +402,8 @@ impl<'a> Download<'a> {
         let resumed = self.remains.resumed.unwrap_or(0);
         Ok(Got { size, digest: Digest::Blake3(root), unchanged: false, resumed })
     }
+}
+
+fn bytes_of(blocks: &BlockSet, size: u64) -> u64 {
+    if blocks.count() == 0 { 0 } else { blocks.bytes(size) }
 }
