@@ -45,6 +45,10 @@ pub(crate) struct Seen {
     pub(crate) changed: Option<(u64, u64)>,
     /// Attempts that failed and were followed by another one.
     pub(crate) retries: u32,
+    /// What the client had read when the last attempt failed, until the next one says what it kept.
+    read: u64,
+    /// Bytes that the client had read and did not keep.
+    pub(crate) lost: u64,
 }
 
 #[derive(Default)]
@@ -54,16 +58,26 @@ impl Observer for Watch {
     fn observe(&self, event: &Event<'_>) {
         let (seen, errors) = &mut *self.0.lock().unwrap();
         match event {
-            Event::Started { digest: None, .. } => seen.cold = true,
-            Event::Started { digest: Some(Digest::Blake3(_)), .. } => seen.warm = true,
+            Event::Started { digest, have, .. } => {
+                seen.cold |= digest.is_none();
+                seen.warm |= matches!(digest, Some(Digest::Blake3(_)));
+                seen.lost += std::mem::take(&mut seen.read).saturating_sub(*have);
+            }
             Event::Changed { kept, had } => seen.changed = Some((*kept, *had)),
             Event::Waiting { error, .. } => {
                 seen.retries += 1;
+                seen.read = read_by(&error.to_string());
                 errors.push(error.to_string());
             }
             _ => {}
         }
     }
+}
+
+/// How many bytes a client had read of the file when it failed: "... after 5 of 7 bytes: ...".
+fn read_by(error: &str) -> u64 {
+    let behind = error.split_once(" after ").map_or("", |(_, behind)| behind);
+    behind.split(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 /// Settings with hardly any wait between attempts.
