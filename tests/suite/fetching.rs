@@ -158,6 +158,8 @@ pub(crate) struct Cost {
     pub(crate) bound: u64,
     /// A part of it came over version 1, which begins at nothing.
     pub(crate) by_v1: bool,
+    /// All that was given to the client has come to it.
+    pub(crate) is_told: bool,
 }
 
 impl Cost {
@@ -167,12 +169,12 @@ impl Cost {
         let cuts = (connections.len() as u64).saturating_sub(1);
         let bound = cuts * BLOCK + heads_max(down, connections.len() as u64);
         let by_v1 = connections.iter().any(|traffic| traffic.up < HELLO_MIN && traffic.down > 0);
-        Self { cuts, waste: down.saturating_sub(size), bound, by_v1 }
+        Self { cuts, waste: down.saturating_sub(size), bound, by_v1, is_told: true }
     }
 
     /// The same where nobody knows how much of what was given to the client has come to it.
     pub(crate) fn untold(self) -> Self {
-        Self { cuts: 0, waste: 0, ..self }
+        Self { is_told: false, ..self }
     }
 }
 
