@@ -103,9 +103,6 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The system has no room for the threads that write.
-    #[error("cannot start the threads of the log: {0}")]
-    Threads(#[source] io::Error),
     /// This process logs already.
     #[error("the log has been started already")]
     Started,
@@ -119,7 +116,6 @@ impl StartError {
             Self::Folder { source, .. } if is_no_space(source) => Code::NoSpace,
             Self::Folder { .. } => Code::LocalIo,
             Self::Level { .. } => Code::Usage,
-            Self::Threads(_) => Code::Limit,
             Self::Started => Code::Other,
         }
     }
@@ -195,11 +191,11 @@ fn assemble(
     let color = settings.format == Format::Text && settings.console.is_some_and(|console| console.color);
     let terminal = Terminal::new(stderr, color);
     let failed = terminal.failed();
-    let console = Channel::lossy("log-console", LOG_CONSOLE_QUEUE, terminal).map_err(StartError::Threads)?;
+    let console = Channel::lossy("log-console", LOG_CONSOLE_QUEUE, terminal);
     let warnings = console.inlet();
     journal.warn_through(move |line| warnings.hand(line));
     journal.watch(Unseen::new(&console, failed));
-    let file = Channel::patient("log-file", LOG_QUEUE, journal).map_err(StartError::Threads)?;
+    let file = Channel::patient("log-file", LOG_QUEUE, journal);
 
     let tee = Tee::new(file.inlet(), settings.console.map(|_| console.inlet()));
     let layer = fmt::layer()

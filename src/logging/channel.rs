@@ -1,20 +1,16 @@
 //! Bounded queues between whoever logs and whoever writes.
 //!
-//! A channel is a queue and the thread that empties it, with lines counted on both sides: at the end
+//! A channel is `tracing-appender`'s queue and thread, with lines counted on both sides: at the end
 //! of a program it is known when the last one has been written. The file's channel makes callers
 //! wait when it is full, so nothing is dropped; the console's drops, so nobody waits for it.
-//!
-//! Lines are copied into the batches in which they will be written: a line costs a lock and a copy,
-//! and no memory of its own that one thread would take and another give back.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::batch::{BATCH_MAX, Batch};
@@ -36,229 +32,165 @@ pub(super) trait Sink: Send + 'static {
 /// A queue, the thread that empties it into a [`Sink`], and the count of its lines.
 #[derive(Debug)]
 pub(super) struct Channel {
-    queue: Arc<Queue>,
-    thread: Option<JoinHandle<()>>,
+    inlet: Inlet,
+    guard: Option<WorkerGuard>,
 }
 
 impl Channel {
     /// A channel that makes whoever logs wait while `lines_max` lines wait to be written.
-    pub(super) fn patient(name: &str, lines_max: usize, sink: impl Sink) -> io::Result<Self> {
+    pub(super) fn patient(name: &str, lines_max: usize, sink: impl Sink) -> Self {
         Self::new(name, lines_max, false, sink)
     }
 
     /// A channel that drops lines while `lines_max` lines wait to be written, and counts them.
-    pub(super) fn lossy(name: &str, lines_max: usize, sink: impl Sink) -> io::Result<Self> {
+    pub(super) fn lossy(name: &str, lines_max: usize, sink: impl Sink) -> Self {
         Self::new(name, lines_max, true, sink)
     }
 
-    fn new(name: &str, lines_max: usize, is_lossy: bool, sink: impl Sink) -> io::Result<Self> {
-        let queue = Arc::new(Queue {
-            lines_max,
-            is_lossy,
-            state: Mutex::default(),
-            filled: Condvar::new(),
-            emptied: Condvar::new(),
-            hurried: Condvar::new(),
-        });
-        let own = Arc::clone(&queue);
-        let thread = thread::Builder::new().name(name.to_owned()).spawn(move || own.write_into(sink))?;
-        Ok(Self { queue, thread: Some(thread) })
+    fn new(name: &str, lines_max: usize, is_lossy: bool, sink: impl Sink) -> Self {
+        let tally = Arc::new(Tally::default());
+        let (channel, guard) = NonBlockingBuilder::default()
+            .lossy(is_lossy)
+            .buffered_lines_limit(lines_max)
+            .thread_name(name)
+            .finish(Outlet { sink, batch: Batch::default(), tally: Arc::clone(&tally) });
+        let dropped = channel.error_counter();
+        Self { inlet: Inlet { channel, dropped, tally }, guard: Some(guard) }
     }
 
     /// An end to put lines into.
     pub(super) fn inlet(&self) -> Inlet {
-        Inlet { queue: Arc::clone(&self.queue) }
+        self.inlet.clone()
     }
 
     /// Waits until the sink has dealt with every line handed over so far; says whether it has.
     pub(super) fn drain(&self, within: Duration) -> bool {
-        let mut state = self.queue.lock();
-        // Nobody gathers any more: the end of a program waits for this.
-        state.is_hurried = true;
-        self.queue.hurried.notify_all();
-        state.patient += 1;
-        let handed = state.handed;
-        let is_open = |state: &mut State| state.settled < handed && !state.is_ended;
-        let waited = self.queue.emptied.wait_timeout_while(state, within, is_open);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        state.patient -= 1;
-        state.settled >= handed
+        self.inlet.tally.wait(within, || self.inlet.dropped())
     }
 
-    /// Ends the thread if it has nothing left to do. One that hangs in a write is left alone.
+    /// Ends the thread if it has nothing left to do. One that hangs in a write is left alone: its
+    /// guard would wait in vain, print, and panic where printing fails.
     pub(super) fn end(&mut self) {
         let is_idle = self.drain(Duration::ZERO);
-        self.queue.lock().is_closed = true;
-        self.queue.filled.notify_all();
-        if let Some(thread) = self.thread.take().filter(|_| is_idle) {
-            // A sink that panicked has ended too.
-            let _ = thread.join();
+        if let Some(guard) = self.guard.take() {
+            if is_idle { drop(guard) } else { mem::forget(guard) }
         }
-    }
-}
-
-/// What both sides of a channel share.
-#[derive(Debug)]
-struct Queue {
-    lines_max: usize,
-    is_lossy: bool,
-    state: Mutex<State>,
-    /// There are lines, or there will be none any more.
-    filled: Condvar,
-    /// Lines were taken or written.
-    emptied: Condvar,
-    /// Lines are not to gather any more.
-    hurried: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    batches: VecDeque<Batch>,
-    /// Lines in the batches.
-    waiting: usize,
-    /// An empty batch that was used before.
-    spare: Batch,
-    /// The thread waits for lines. Only then is it woken.
-    is_asleep: bool,
-    /// Nothing is taken any more.
-    is_closed: bool,
-    /// The thread is no more.
-    is_ended: bool,
-    /// The thread writes what there is without letting more gather.
-    is_hurried: bool,
-    /// How many wait until lines were taken or written. Only they are woken.
-    patient: usize,
-    /// Lines taken, and lines dealt with.
-    handed: u64,
-    settled: u64,
-    dropped: u64,
-}
-
-impl State {
-    fn push(&mut self, line: &[u8]) {
-        // An empty line is a message to the sink: it has a batch of its own, which keeps its place.
-        let has_room = |last: &Batch| !line.is_empty() && (1..BATCH_MAX).contains(&last.text().len());
-        if !self.batches.back().is_some_and(has_room) {
-            self.batches.push_back(mem::take(&mut self.spare));
-        }
-        if let Some(last) = self.batches.back_mut() {
-            last.push(line);
-            self.waiting += 1;
-            self.handed += 1;
-        }
-    }
-}
-
-impl Queue {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn hand(&self, line: &[u8]) {
-        let mut state = self.lock();
-        if !state.is_closed && state.waiting >= self.lines_max {
-            if self.is_lossy {
-                state.dropped += 1;
-                return;
-            }
-            let is_full = |state: &mut State| !state.is_closed && state.waiting >= self.lines_max;
-            state.patient += 1;
-            state = self.emptied.wait_while(state, is_full).unwrap_or_else(PoisonError::into_inner);
-            state.patient -= 1;
-        }
-        if state.is_closed {
-            return;
-        }
-        state.push(line);
-        if mem::take(&mut state.is_asleep) {
-            drop(state);
-            self.filled.notify_one();
-        }
-    }
-
-    /// The thread: writes batch after batch until the channel is closed and nothing waits.
-    fn write_into(&self, mut sink: impl Sink) {
-        let _ending = Ending(self);
-        while let Some(mut batch) = self.take() {
-            if batch.text().is_empty() {
-                sink.line(&[]);
-            } else {
-                sink.lines(&batch);
-            }
-            let is_full = self.settle(&mut batch);
-            if !is_full {
-                // A thread that is woken for each line costs more than the lines do under load. A
-                // pause lets them gather.
-                self.gather();
-            }
-        }
-    }
-
-    fn gather(&self) {
-        let is_patient = |state: &mut State| !state.is_hurried;
-        drop(self.hurried.wait_timeout_while(self.lock(), LOG_GATHER, is_patient));
-    }
-
-    /// Wakes whoever waits for lines to be taken or written.
-    fn tell(&self, state: &State) {
-        if state.patient > 0 {
-            self.emptied.notify_all();
-        }
-    }
-
-    fn take(&self) -> Option<Batch> {
-        let mut state = self.lock();
-        loop {
-            if let Some(batch) = state.batches.pop_front() {
-                state.waiting -= batch.len();
-                self.tell(&state);
-                return Some(batch);
-            }
-            if state.is_closed {
-                return None;
-            }
-            state.is_asleep = true;
-            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Counts a batch as written and keeps its room for another; says whether a full one waits.
-    fn settle(&self, batch: &mut Batch) -> bool {
-        let mut state = self.lock();
-        state.settled += batch.len() as u64;
-        batch.clear();
-        state.spare = mem::take(batch);
-        self.tell(&state);
-        // The last one may still be growing.
-        state.batches.len() > 1
-    }
-}
-
-/// However the thread ends, nobody waits for it any longer.
-struct Ending<'a>(&'a Queue);
-
-impl Drop for Ending<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.lock();
-        (state.is_closed, state.is_ended) = (true, true);
-        self.0.emptied.notify_all();
     }
 }
 
 /// The end of a [`Channel`] that takes lines.
 #[derive(Clone, Debug)]
 pub(super) struct Inlet {
-    queue: Arc<Queue>,
+    channel: NonBlocking,
+    dropped: ErrorCounter,
+    tally: Arc<Tally>,
 }
 
 impl Inlet {
     /// Hands over one line; after the end of its channel it goes nowhere.
     pub(super) fn hand(&self, line: &[u8]) {
-        self.queue.hand(line);
+        // Counted first: a line that is counted late could be taken for one that is written.
+        self.tally.handed.fetch_add(1, SeqCst);
+        if self.channel.clone().write_all(line).is_err() {
+            self.tally.handed.fetch_sub(1, SeqCst);
+        }
     }
 
     fn dropped(&self) -> u64 {
-        self.queue.lock().dropped
+        u64::try_from(self.dropped.dropped_lines()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The writing end, on the channel's own thread. It gathers lines until none waits any more, which
+/// the thread tells by a flush, or until they are many.
+struct Outlet<S> {
+    sink: S,
+    batch: Batch,
+    tally: Arc<Tally>,
+}
+
+impl<S: Sink> Outlet<S> {
+    fn write_batch(&mut self) {
+        if self.batch.len() > 0 {
+            self.sink.lines(&self.batch);
+            self.tally.settle(self.batch.len() as u64);
+            self.batch.clear();
+        }
+    }
+}
+
+impl<S: Sink> Write for Outlet<S> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if line.is_empty() {
+            // A message to the sink itself keeps its place among the lines.
+            self.write_batch();
+            self.sink.line(line);
+            self.tally.settle(1);
+        } else {
+            self.batch.push(line);
+            if self.batch.text().len() >= BATCH_MAX {
+                self.write_batch();
+            }
+        }
+        Ok(line.len())
+    }
+
+    // `write_all` as provided would pass over an empty line.
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        self.write(line).map(drop)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.batch.len() > 0 {
+            self.write_batch();
+            // Whoever waits for the next line spins before it sleeps, and is woken for each one:
+            // under load that costs more than the lines. A pause lets them gather.
+            self.tally.gather();
+        }
+        Ok(())
+    }
+}
+
+/// Lines handed over, lines dealt with.
+#[derive(Debug, Default)]
+struct Tally {
+    handed: AtomicU64,
+    settled: AtomicU64,
+    /// Whether somebody waits: only then does a line cost a lock.
+    awaited: AtomicBool,
+    lock: Mutex<Hurry>,
+    changed: Condvar,
+    hurried: Condvar,
+}
+
+/// Whether lines are written without letting more gather: the end of a program waits for them.
+type Hurry = bool;
+
+impl Tally {
+    fn settle(&self, lines: u64) {
+        self.settled.fetch_add(lines, SeqCst);
+        // Either this sees that somebody waits, or who begins to wait sees the lines just counted.
+        if self.awaited.load(SeqCst) {
+            let _held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.changed.notify_all();
+        }
+    }
+
+    fn gather(&self) {
+        let held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.hurried.wait_timeout_while(held, LOG_GATHER, |is_hurried| !*is_hurried));
+    }
+
+    fn wait(&self, within: Duration, dropped: impl Fn() -> u64) -> bool {
+        let handed = self.handed.load(SeqCst);
+        let is_open = || self.settled.load(SeqCst) + dropped() < handed;
+        self.awaited.store(true, SeqCst);
+        let mut held = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        *held = true;
+        self.hurried.notify_all();
+        drop(self.changed.wait_timeout_while(held, within, |_| is_open()));
+        self.awaited.store(false, SeqCst);
+        !is_open()
     }
 }
 
