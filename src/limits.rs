@@ -175,6 +175,8 @@ pub const V2_HELLO_PATIENCE: Duration = Duration::from_secs(2);
 pub const V2_WAIT_MAX: Duration = Duration::from_secs(48 * 60 * 60);
 /// Bytes that the client reads besides those of a block.
 pub const V2_INPUT: usize = 4096;
+/// Bytes of a block that the client receives, hashes and writes at once.
+pub const V2_PIECE: usize = 256 << 10;
 /// Blocks that one request of the client asks for, at most; a window holds as many.
 pub const V2_RUN_BLOCKS_MAX: u64 = 16;
 /// Blocks that one request of the client asks for, at least, while there are so many.

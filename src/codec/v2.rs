@@ -33,14 +33,18 @@ pub type TransferId = [u8; TRANSFER_LEN];
 /// Length of a [`TransferId`], in bytes.
 pub const TRANSFER_LEN: usize = 16;
 
-/// Most bytes of a file in one DATA frame.
-pub const DATA_MAX: u64 = 256 << 10;
+/// Most bytes of a file in one DATA frame: a block.
+pub const DATA_MAX: u64 = 1 << 20;
+/// Most bytes of a file in one DATA frame while other transfers have requests in flight on the connection.
+pub const DATA_SHARED_MAX: u64 = 256 << 10;
 /// Bytes before the data of a DATA frame.
 pub const DATA_HEAD_LEN: usize = LENGTH_LEN + HEAD_LEN + OFFSET_LEN;
 /// Most bytes behind the length field of a client's frame.
 pub const CLIENT_FRAME_MAX: usize = 16 << 10;
-/// Most bytes behind the length field of a server's frame.
-pub const SERVER_FRAME_MAX: usize = HEAD_LEN + OFFSET_LEN + (256 << 10);
+/// Most bytes behind the length field of a server's DATA frame.
+pub const DATA_FRAME_MAX: usize = HEAD_LEN + OFFSET_LEN + (1 << 20);
+/// Most bytes behind the length field of any other frame of a server.
+pub const SERVER_FRAME_MAX: usize = 64 << 10;
 /// Ranges of one GET, at most.
 pub const RANGES_MAX: usize = 256;
 /// Pairs of values in one VALUES frame, at most.

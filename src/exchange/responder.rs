@@ -15,8 +15,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{
-    ClientFrame, DATA_MAX, ErrorCode, File, Get, PAIRS_MAX, RequestId, ServerFrame, Stat, Token, TransferId,
-    Values, Welcome, put_data_head,
+    ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, PAIRS_MAX, RequestId, ServerFrame, Stat,
+    Token, TransferId, Values, Welcome, put_data_head,
 };
 use crate::error::Code;
 use crate::limits::{V2_REQUESTS_MAX, V2_VALUES_AHEAD, V2_WAIT_INTERVAL, V2_WINDOW};
@@ -297,10 +297,11 @@ impl Responder {
             if self.has_to_wait(request) {
                 continue;
             }
+            let data_max = if self.is_alone(request) { DATA_MAX } else { DATA_SHARED_MAX };
             let Some(active) = self.requests.get_mut(&request) else { continue };
             let State::Sending(sending) = &mut active.state else { continue };
             let mut head = BytesMut::new();
-            match sending.step(request, active.window, &mut head) {
+            match sending.step(request, active.window.min(data_max), &mut head) {
                 Step::Data { offset, len, ends_block } => {
                     active.window -= len;
                     active.said = now;
@@ -331,6 +332,14 @@ impl Responder {
         let transfer = |active: &Active| active.wanted.transfer();
         let Some(own) = self.requests.get(&request).and_then(transfer) else { return false };
         self.requests.range(..request).any(|(_, earlier)| transfer(earlier) == Some(own))
+    }
+
+    /// Whether no request of another transfer is in flight, which could have to wait.
+    fn is_alone(&self, request: RequestId) -> bool {
+        let transfer = |active: &Active| active.wanted.transfer();
+        let own = self.requests.get(&request).and_then(transfer);
+        let is_of_it = |active| own.is_some() && transfer(active) == own;
+        self.requests.iter().all(|(&id, active)| id == request || is_of_it(active))
     }
 
     /// All data of a request was sent.
@@ -468,8 +477,9 @@ impl Sending {
         }
     }
 
-    /// Goes on by one frame of data, or by one frame of values where that is all there is.
-    fn step(&mut self, request: RequestId, window: u64, head: &mut BytesMut) -> Step {
+    /// Goes on by one frame of data of at most `most` bytes, or by one frame of values where that is all
+    /// there is.
+    fn step(&mut self, request: RequestId, most: u64, head: &mut BytesMut) -> Step {
         let mut pairs = Vec::new();
         while self.block.is_empty() {
             if pairs.len() == PAIRS_MAX {
@@ -496,10 +506,10 @@ impl Sending {
             }
         }
         put_pairs(request, &mut pairs, head);
-        if window == 0 {
+        if most == 0 {
             return Step::Stuck;
         }
-        let len = (self.block.end - self.block.start).min(DATA_MAX).min(window);
+        let len = (self.block.end - self.block.start).min(most);
         let offset = self.block.start;
         put_data_head(request, offset, len, head);
         self.block.start += len;

@@ -166,13 +166,19 @@ async fn send_large(
     let size = file.size();
     wire.write_all(&header(name, size, md5)?, true).await.map_err(End::from)?;
     let held_back = size.saturating_sub(LAST_CHUNK);
+    let mut warm = 0;
     while transfer.done() < size {
         let done = transfer.done();
         let limit = if done < held_back { held_back } else { size };
         if limit == size && !file.is_unchanged().map_err(Cut::File)? {
             return Err(Cut::Changed);
         }
-        let count = (limit - done).min(SEND_CHUNK);
+        if done == warm {
+            let count = (size - done).min(SEND_CHUNK);
+            Wire::warm(file, done, count).await.map_err(End::from)?;
+            warm += count;
+        }
+        let count = limit.min(warm) - done;
         match wire.send_file(file, done, count).await.map_err(End::from)? {
             0 => return Err(Cut::Changed),
             sent => transfer.advance(sent),

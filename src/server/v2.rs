@@ -412,8 +412,8 @@ impl Connection<'_> {
                         self.fail(request, Code::SourceChanged, CHANGED);
                         continue;
                     }
-                    self.output.extend_from_slice(&head);
                     if let Some(small) = work.version.small() {
+                        self.output.extend_from_slice(&head);
                         let start = usize::try_from(offset).unwrap_or(usize::MAX);
                         let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
                         self.output.extend_from_slice(small.get(start..end).unwrap_or_default());
@@ -421,6 +421,14 @@ impl Connection<'_> {
                             account.advance(len);
                         }
                         continue;
+                    }
+                    let file = Arc::clone(work.version.file());
+                    match Wire::warm(&file, offset, len).await {
+                        Ok(()) => self.output.extend_from_slice(&head),
+                        Err(error) => {
+                            self.fail(request, Code::LocalIo, &error.to_string());
+                            continue;
+                        }
                     }
                     self.send_data(wire, request, offset, len).await?;
                     return Ok(true);

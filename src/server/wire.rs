@@ -99,20 +99,25 @@ impl Wire {
         Ok(())
     }
 
-    /// Sends at most `count` bytes of `file` from `offset` on; 0 if the file has no byte there. A
-    /// stretch that is not in memory is read in first, off the async threads: `sendfile` waits for
-    /// the disk even on a socket that does not wait.
+    /// Makes sure that a stretch of a file is in memory before it is sent. One that is not is read in, off
+    /// the async threads: `sendfile` waits for the disk even on a socket that does not wait.
+    pub(super) async fn warm(file: &Arc<StoredFile>, offset: u64, count: u64) -> Result<(), WireEnd> {
+        if file.is_warm(offset, count) {
+            return Ok(());
+        }
+        let file = Arc::clone(file);
+        let warmed = tokio::task::spawn_blocking(move || file.warm(offset, count)).await;
+        warmed.map_err(io::Error::other).flatten().map_err(WireEnd::File)
+    }
+
+    /// Sends at most `count` bytes of `file` from `offset` on, which should be [warm](Self::warm); 0 if
+    /// the file has no byte there.
     pub(super) async fn send_file(
         &mut self,
         file: &Arc<StoredFile>,
         offset: u64,
         count: u64,
     ) -> Result<u64, WireEnd> {
-        if !file.is_warm(offset, count) {
-            let file = Arc::clone(file);
-            let warmed = tokio::task::spawn_blocking(move || file.warm(offset, count)).await;
-            warmed.map_err(io::Error::other).flatten().map_err(WireEnd::File)?;
-        }
         let wanted = usize::try_from(count).unwrap_or(usize::MAX);
         let sent = self.give(|stream| {
             let mut at = offset;

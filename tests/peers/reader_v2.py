@@ -34,9 +34,10 @@ from blake3_pure import digest, parent, subtree
 
 BLOCK = 1 << 20
 BLOCKS_MAX = 1 << 24
-DATA_MAX = 262_144
+DATA_MAX = 1_048_576
 CLIENT_FRAME_MAX = 16_384
-SERVER_FRAME_MAX = 262_157
+DATA_FRAME_MAX = 1_048_589
+SERVER_FRAME_MAX = 65_536
 FIELDS_MAX = 1024
 HELLO = b"?oneport/2?"
 NAME_MAX = 4096
@@ -180,7 +181,8 @@ class Frames:
         """(kind, number, body) of the next frame that is not optional, or None."""
         while len(self.buffer) >= 4:
             length = int.from_bytes(self.buffer[:4], "big")
-            if not 5 <= length <= SERVER_FRAME_MAX:
+            is_data = len(self.buffer) < 5 or self.buffer[4] == DATA
+            if not 5 <= length <= (DATA_FRAME_MAX if is_data else SERVER_FRAME_MAX):
                 raise Violation(f"a frame of {length} bytes")
             if len(self.buffer) < 4 + length:
                 return None
@@ -960,7 +962,8 @@ def check_answers(checks):
         "a second WELCOME": (Violation, with_(warm, 0, warm[0], warm[0])),
         "no WELCOME": (Violation, warm[1:]),
         "a frame of 4 bytes": (Violation, with_(warm, 1, struct.pack(">I", 4))),
-        "a frame that is too long": (Violation, with_(warm, 1, struct.pack(">I", SERVER_FRAME_MAX + 1))),
+        "a frame that is too long": (Violation, with_(warm, 1, struct.pack(">I", DATA_FRAME_MAX + 1))),
+        "an END that is too long": (Violation, with_(warm, 1, struct.pack(">IB", SERVER_FRAME_MAX + 1, END))),
         "an error for the connection": (Refused, with_(warm, 2, server_frame(ERROR, b"\0\x08", 0))),
         "a close": (Network, warm[:-1]),
     }

@@ -18,7 +18,7 @@ use crate::client::FetchError;
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, ClientFrame, File, Get, RequestId, TransferId};
 use crate::exchange::{Data, Heard, Requester};
-use crate::limits::V2_RUNS_AHEAD;
+use crate::limits::{V2_PIECE, V2_RUNS_AHEAD};
 use crate::staged::{Part, Source};
 use crate::tree::{BLOCK_LEN, BlockHasher, block_span};
 
@@ -183,13 +183,15 @@ impl Work<'_> {
         if !hashing.is_followed_by(&data, block) {
             return Err(self.link.violated(WireError::Order("a block comes in the middle of another one")));
         }
-        if !self.unwritten.is_followed_by(&data) {
-            self.unwritten.write(&self.shared.part, true)?;
+        for piece in pieces(data) {
+            if !self.unwritten.is_followed_by(&piece) {
+                self.unwritten.write(&self.shared.part, true)?;
+            }
+            let place = self.unwritten.place(&piece);
+            self.link.take(place).await?;
+            hashing.update(place);
+            self.unwritten.write(&self.shared.part, piece.ends_block)?;
         }
-        let place = self.unwritten.place(&data);
-        self.link.take(place).await?;
-        hashing.update(place);
-        self.unwritten.write(&self.shared.part, data.ends_block)?;
         if !data.ends_block {
             self.hashing = Some(hashing);
             return Ok(());
@@ -206,6 +208,17 @@ impl Work<'_> {
             Err(FetchError::Damaged { peer: self.link.peer(), block })
         }
     }
+}
+
+/// The bytes of a frame in pieces, each of which stays in the processor's cache while it is received, hashed
+/// and written.
+fn pieces(data: Data) -> impl Iterator<Item = Data> {
+    let end = data.offset + data.len;
+    let starts = (data.offset..end).step_by(V2_PIECE);
+    starts.map(move |offset| {
+        let len = (end - offset).min(V2_PIECE as u64);
+        Data { offset, len, ends_block: data.ends_block && offset + len == end, ..data }
+    })
 }
 
 /// The frame of a GET, for a hello.

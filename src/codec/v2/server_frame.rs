@@ -3,9 +3,9 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Body, DATA_HEAD_LEN, DATA_MAX, ERROR_TEXT_MAX, ErrorCode, HEAD_LEN, LENGTH_LEN, OFFSET_LEN,
-    OPTIONAL_KIND, PAIRS_MAX, RawFrame, RequestId, SERVER_FRAME_MAX, Token, WELCOME_MAX, Welcome, peek_head,
-    put_frame, take_frame,
+    Body, DATA_FRAME_MAX, DATA_HEAD_LEN, DATA_MAX, ERROR_TEXT_MAX, ErrorCode, HEAD_LEN, LENGTH_LEN,
+    OFFSET_LEN, OPTIONAL_KIND, PAIRS_MAX, RawFrame, RequestId, SERVER_FRAME_MAX, Token, WELCOME_MAX, Welcome,
+    peek_head, put_frame, take_frame,
 };
 use crate::codec::WireError;
 use crate::limits::BLOCKS_MAX;
@@ -88,7 +88,7 @@ impl ServerFrame {
     /// # Errors
     /// [`WireError`] if the server violates the protocol.
     pub fn decode(src: &mut BytesMut) -> Result<Option<Self>, WireError> {
-        match peek_head(src, SERVER_FRAME_MAX)? {
+        match peek_head(src, DATA_FRAME_MAX)? {
             None => Ok(None),
             Some((DATA, request, len)) => decode_data_head(src, request, len),
             Some(_) => take_frame(src, SERVER_FRAME_MAX)?.map(Self::parse).transpose(),
