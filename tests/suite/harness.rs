@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::machine::{Share, poll};
 
 /// How long anything that must happen may take, on a machine busy with other tests.
-pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const CLIENT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// Waits until `look` finds something; fails with `what` when that takes too long.
 pub(crate) fn await_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
