@@ -17,6 +17,9 @@ use crate::limits::WARM_CHUNK;
 use crate::names::FileName;
 
 pub mod local;
+mod trail;
+
+pub use trail::Trail;
 
 /// A place that files are served from. Calls may block: keep them off the async threads.
 pub trait Storage: Send + Sync + 'static {
@@ -29,6 +32,12 @@ pub trait Storage: Send + Sync + 'static {
     /// Opens a regular file if that can be done without waiting for a disk; `None` if it cannot be
     /// told, and [`Self::open`] has to be asked. This call never blocks.
     fn open_now(&self, name: &FileName) -> Option<Result<StoredFile, OpenError>>;
+
+    /// As [`Self::open_now`], for one of several names that were all asked for before the trail was begun:
+    /// what was looked up for one of them need not be looked up again for the next one.
+    fn open_along(&self, name: &FileName, _trail: &mut Trail) -> Option<Result<StoredFile, OpenError>> {
+        self.open_now(name)
+    }
 
     /// Names of regular files of at least `size` bytes, at most `count` of them.
     ///
@@ -114,6 +123,13 @@ impl StoredFile {
     #[must_use]
     pub fn mode(&self) -> u32 {
         self.mode
+    }
+
+    /// When its bytes had been changed last when it was opened: seconds since 1970, and nanoseconds.
+    #[must_use]
+    pub fn modified(&self) -> (i64, u32) {
+        let (seconds, nanoseconds) = self.identity.modified;
+        (seconds, u32::try_from(nanoseconds).unwrap_or(0))
     }
 
     /// Its size in bytes when it was opened.

@@ -20,7 +20,7 @@ use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat, stat};
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::{OpenError, Storage, StoredFile};
+use super::{OpenError, Storage, StoredFile, Trail};
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
 use crate::names::{self, FileName};
 
@@ -83,11 +83,53 @@ impl LocalDisk {
         open_cached(CWD, path, FILE).ok().map(File::from)
     }
 
+    /// Opens a file with one call where the trail leads to its folder. No link is followed, and whatever is
+    /// not a plain success is left to the walk.
+    fn open_beneath(&self, name: &FileName, trail: &mut Trail) -> Option<File> {
+        if trail.root.is_none() {
+            trail.root = Some(open_cached(CWD, self.root.as_path(), FOLDER).ok()?);
+        }
+        let mut components = name.components();
+        let mut depth = 0;
+        // What was taken last is the file, and never a folder of the trail.
+        let mut component = components.next()?;
+        for next in components {
+            let is_known = trail.folders.get(depth).is_some_and(|(known, _)| known == component);
+            if !is_known {
+                trail.folders.truncate(depth);
+                let folder = self.step_along(component, trail)?;
+                trail.folders.push((component.to_vec(), folder));
+            }
+            (component, depth) = (next, depth + 1);
+        }
+        if names::is_reserved(component) {
+            return None;
+        }
+        // Of a longer trail only what leads to this name is wanted.
+        let here = if depth == 0 { trail.root.as_ref()? } else { &trail.folders.get(depth - 1)?.1 };
+        open_cached(here, component, FILE).ok().map(File::from)
+    }
+
+    /// The folder of this name at the end of the trail, which may be entered.
+    fn step_along(&self, component: &[u8], trail: &mut Trail) -> Option<OwnedFd> {
+        if names::is_reserved(component) {
+            return None;
+        }
+        let here = trail.folders.last().map(|(_, folder)| folder).or(trail.root.as_ref())?;
+        let folder = open_cached(here, component, FOLDER | OFlags::NOFOLLOW).ok()?;
+        let hidden = trail.hidden.get_or_insert_with(|| self.hidden_now().collect());
+        let found = identity(&fstat(&folder).ok()?);
+        (!hidden.contains(&found)).then_some(folder)
+    }
+
     fn is_hidden(&self, folder: &OwnedFd) -> Result<bool, OpenError> {
-        let found = fstat(folder).map_err(open_error)?;
-        Ok(self.hidden.iter().any(|hidden| {
-            stat(hidden).is_ok_and(|hidden| (hidden.st_dev, hidden.st_ino) == (found.st_dev, found.st_ino))
-        }))
+        let found = identity(&fstat(folder).map_err(open_error)?);
+        Ok(self.hidden_now().any(|hidden| hidden == found))
+    }
+
+    /// The hidden folders that there are now.
+    fn hidden_now(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.hidden.iter().filter_map(|hidden| stat(hidden).ok()).map(|found| identity(&found))
     }
 }
 
@@ -103,6 +145,13 @@ impl Storage for LocalDisk {
         match Walk::new(self, name, Patience::Never).and_then(Walk::finish) {
             Err(OpenError::Unavailable(_)) => None,
             told => Some(told),
+        }
+    }
+
+    fn open_along(&self, name: &FileName, trail: &mut Trail) -> Option<Result<StoredFile, OpenError>> {
+        match self.open_beneath(name, trail) {
+            Some(file) => Some(stored(file)),
+            None => self.open_now(name),
         }
     }
 
@@ -204,6 +253,12 @@ impl<'a> Walk<'a> {
         self.ahead.extend(target.rsplit(|&byte| byte == b'/').map(<[u8]>::to_vec));
         Ok(None)
     }
+}
+
+/// Device and inode.
+#[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "they differ from system to system")]
+fn identity(found: &rustix::fs::Stat) -> (u64, u64) {
+    (found.st_dev as u64, found.st_ino as u64)
 }
 
 fn stored(file: File) -> Result<StoredFile, OpenError> {

@@ -42,11 +42,24 @@ impl Tree {
         if let Some(now) = self.disk.open_now(&name) {
             assert_eq!(now.is_ok(), file.is_ok(), "{name}: whoever does not wait must be told the same");
         }
+        for mut trail in [Trail::default(), self.trail_to("a/b/deep"), self.trail_to("top")] {
+            if let Some(along) = self.disk.open_along(&name, &mut trail) {
+                assert_eq!(along.is_ok(), file.is_ok(), "{name}: whatever was opened before it");
+            }
+        }
         let file = file?;
         let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
         let count = file.read_at(&mut bytes, 0).unwrap();
         assert_eq!(count, bytes.len());
         Ok(String::from_utf8(bytes).unwrap())
+    }
+
+    /// What is left of the way to a file that was opened.
+    fn trail_to(&self, name: &str) -> Trail {
+        let mut trail = Trail::default();
+        let opened = self.disk.open_along(&FileName::parse(name.as_bytes()).unwrap(), &mut trail);
+        assert!(opened.is_none_or(|opened| opened.is_ok()), "{name}");
+        trail
     }
 
     #[track_caller]
@@ -105,6 +118,68 @@ fn state_logs_and_staged_files_are_unreachable_even_through_links() {
     for name in ["logs/log", "l/log", "state/owner", "s", "p", "o/x"] {
         tree.refuses(name);
     }
+}
+
+#[test]
+fn a_trail_leads_to_what_lies_in_its_folders_and_never_into_hidden_ones() {
+    let tree = tree();
+    let root = tree.dir.path().join("root");
+    for (file, text) in
+        [("a/b/other", "other"), ("a/b/c/d", "d"), ("a/x/b/deep", "not it"), ("b/deep", "nor it")]
+    {
+        fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+        fs::write(root.join(file), text).unwrap();
+    }
+    fs::create_dir_all(root.join("state/beneath")).unwrap();
+    fs::write(root.join("state/beneath/owner"), "owner").unwrap();
+    tree.link("a", "link");
+    let mut trail = Trail::default();
+    let mut text = |name: &str| {
+        let name = FileName::parse(name.as_bytes()).unwrap();
+        let file = tree.disk.open_along(&name, &mut trail)?.ok()?;
+        let mut bytes = vec![0; usize::try_from(file.size()).unwrap()];
+        file.read_at(&mut bytes, 0).unwrap();
+        Some(String::from_utf8(bytes).unwrap())
+    };
+    for (name, there) in [
+        ("a/b/deep", "deep"),
+        ("a/b/other", "other"),
+        ("a/b/c/d", "d"),
+        ("top", "top"),
+        ("a/b/deep", "deep"),
+        ("a/x/b/deep", "not it"),
+        ("b/deep", "nor it"),
+        ("a/b/c/d", "d"),
+    ] {
+        assert_eq!(text(name).as_deref(), Some(there), "{name}");
+        for hidden in ["state/owner", "state/beneath/owner", "logs/log"] {
+            assert_eq!(text(hidden), None, "{hidden} after {name}");
+        }
+        assert_eq!(text("a/b/missing"), None);
+        assert_eq!(text("a/b"), None, "a folder of the trail is no file");
+    }
+}
+
+#[test]
+fn each_trail_finds_the_folders_as_they_are_then() {
+    let tree = tree();
+    let root = tree.dir.path().join("root");
+    let name = FileName::parse(b"a/b/deep").unwrap();
+    tree.trail_to("a/b/deep");
+    // The hidden folder takes the place of one that was walked through.
+    fs::rename(root.join("a"), root.join("old")).unwrap();
+    fs::rename(root.join("state"), root.join("a")).unwrap();
+    fs::create_dir(root.join("a/b")).unwrap();
+    fs::write(root.join("a/b/deep"), "the server's own").unwrap();
+    symlink("a", root.join("state")).unwrap();
+    let told = tree.disk.open_along(&name, &mut Trail::default());
+    assert!(!matches!(told, Some(Ok(_))), "it is hidden by what it is");
+    // The root is replaced.
+    fs::rename(&root, tree.dir.path().join("old-root")).unwrap();
+    fs::create_dir_all(root.join("a/b")).unwrap();
+    fs::write(root.join("a/b/deep"), "another root").unwrap();
+    assert_eq!(tree.read("a/b/deep").unwrap(), "another root");
+    tree.trail_to("a/b/deep");
 }
 
 #[test]
