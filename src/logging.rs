@@ -34,6 +34,9 @@ use journal::{Journal, Rotation, Status};
 use line::Lines;
 use terminal::Terminal;
 
+/// The target of events that are for the file alone: the console does not show them.
+pub const FILE_ONLY: &str = "oneport::file_only";
+
 /// Which program logs; its log files are named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

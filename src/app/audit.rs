@@ -1,7 +1,8 @@
 //! The audit log: what happened on the server, as lines that people and programs read.
 //!
 //! It hears the service's events and the listener's, and counts them for the summary at the end.
-//! Text of peers is escaped here. The form `N%` is kept for progress lines alone.
+//! Text of peers is escaped here. The form `N%` is kept for progress lines alone. Of small files that are
+//! sent at once there may be a hundred thousand: each has one line, which the console does not show.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use tracing::{field, info, warn};
 
 use crate::digest::{Digest, Md5};
 use crate::limits::NAME_LOGGED;
+use crate::logging::FILE_ONLY;
 use crate::server::Monitor;
 use crate::service::{Event, Observer};
 use crate::text::logged;
@@ -123,6 +125,15 @@ impl Audit {
                     event = "finished", %peer, %file, size, have = resumed(have), seconds,
                     md5 = md5.map(field::display), blake3 = blake3.map(field::display),
                     "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}){shown}{there}"
+                );
+            }
+            Event::Sent { peer, name, size, root } => {
+                self.sent.fetch_add(1, Ordering::Relaxed);
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+                let file = logged(name.as_bytes());
+                info!(
+                    target: FILE_ONLY, event = "sent", %peer, %file, size, blake3 = %root,
+                    "Sent '{file}' to {peer}: {size} bytes, BLAKE3 {root}"
                 );
             }
             Event::HashedAhead { name, size, elapsed, md5 } => {

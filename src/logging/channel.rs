@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use tracing::Metadata;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::FILE_ONLY;
 use super::batch::{BATCH_MAX, Batch};
 use crate::limits::LOG_GATHER;
 
@@ -194,7 +196,7 @@ impl Tally {
     }
 }
 
-/// Hands each line to the file and, if there is one, the console.
+/// Hands each line to the file and, if there is one and the line is for it, the console.
 #[derive(Debug)]
 pub(super) struct Tee {
     file: Inlet,
@@ -209,17 +211,28 @@ impl Tee {
 }
 
 impl<'a> MakeWriter<'a> for Tee {
-    type Writer = &'a Self;
+    type Writer = Branches<'a>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        self
+        Branches { file: &self.file, console: self.console.as_ref() }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
+        let console = self.console.as_ref().filter(|_| meta.target() != FILE_ONLY);
+        Branches { file: &self.file, console }
     }
 }
 
-impl Write for &Tee {
+/// Where one line goes.
+pub(super) struct Branches<'a> {
+    file: &'a Inlet,
+    console: Option<&'a Inlet>,
+}
+
+impl Write for Branches<'_> {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         self.file.hand(line);
-        if let Some(console) = &self.console {
+        if let Some(console) = self.console {
             console.hand(line);
         }
         Ok(line.len())

@@ -309,3 +309,32 @@ fn a_folder_that_cannot_be_made_is_named() {
     let shown = error.to_string();
     assert!(shown.contains(dir.path().to_str().unwrap()) && shown.contains("writable"), "{shown}");
 }
+
+#[test]
+fn lines_for_the_file_alone_are_not_on_the_console_and_all_of_them_are_in_the_file() {
+    const LINES: usize = 2 * crate::limits::LOG_QUEUE;
+    let dir = tempfile::tempdir().unwrap();
+    for format in [Format::Text, Format::Json] {
+        let screen = Screen::default();
+        let console = Some(Console { color: false });
+        let (dispatch, logging) = assemble(&settings(dir.path(), format, console), screen.clone()).unwrap();
+        let path = logging.path();
+        dispatcher::with_default(&dispatch, || {
+            info!("before");
+            for number in 0..LINES {
+                info!(target: super::FILE_ONLY, number, "small {number}");
+            }
+            info!("behind");
+        });
+        assert_eq!(logging.lost(), 0);
+        logging.close();
+        let text = fs::read_to_string(path).unwrap();
+        assert_eq!((text.lines().count(), text.matches("small ").count()), (LINES + 2, LINES));
+        let shown = screen.text();
+        assert!(!shown.contains("small"), "{shown}");
+        assert!(
+            shown.contains("before") && shown.contains("behind") && shown.lines().count() == 2,
+            "{shown}"
+        );
+    }
+}

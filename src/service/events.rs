@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::digest::{Digest, Md5};
 use crate::names::FileName;
+use crate::tree::Root;
 
 /// Hears of every event. Called on the async threads: it must not block.
 pub trait Observer: Send + Sync + 'static {
@@ -94,6 +95,17 @@ pub enum Event<'a> {
         elapsed: Duration,
         /// The digest that was sent with it, if one was.
         digest: Option<Digest>,
+    },
+    /// A small file was sent, all of it at once: nothing else is told of it.
+    Sent {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// The digest that was sent with it.
+        root: Root,
     },
     /// The digest of a file was computed, or found in the catalog, before anybody asked.
     HashedAhead {

@@ -79,3 +79,16 @@ fn the_summary_counts_only_what_was_moved() {
     audit.observe(&Event::Cut { peer, name, done: 7, size: 10, have: 4, cause: "reset" });
     assert_eq!(audit.bytes.load(Ordering::Relaxed), 6 + 3);
 }
+
+#[test]
+fn a_small_file_has_one_line_with_all_that_is_known_of_it() {
+    let (peer, name) = ("10.0.0.1:7".parse().unwrap(), FileName::parse(b"50%\nx").unwrap());
+    let root = Root::of(b"x");
+    let sent = line(&Event::Sent { peer, name: &name, size: 4096, root });
+    assert_eq!(sent["message"], format!("Sent '50\\x25\\nx' to 10.0.0.1:7: 4096 bytes, BLAKE3 {root}"));
+    assert_eq!((&sent["event"], &sent["size"]), (&"sent".into(), &4096.into()));
+    assert_eq!((&sent["blake3"], &sent["target"]), (&root.to_string().into(), &FILE_ONLY.into()));
+    let audit = Audit::new();
+    audit.observe(&Event::Sent { peer, name: &name, size: 4096, root });
+    assert_eq!((audit.sent.load(Ordering::Relaxed), audit.bytes.load(Ordering::Relaxed)), (1, 4096));
+}
