@@ -77,8 +77,21 @@ pub const V1_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// counts anew after `OK`, so a file whose digest takes nearly twice that can still be fetched.
 pub const V1_OK_PATIENCE: Duration = Duration::from_secs(8);
 
-/// Requests in flight on one connection of version 2.
-pub const V2_REQUESTS_MAX: u32 = 64;
+/// Requests in flight on one connection of version 2: at 50 ms and 4 KiB for each, 80 MB/s.
+pub const V2_REQUESTS_MAX: u32 = 1024;
+
+/// Requests on one connection of version 2 that are begun and not ended: each may have a file open.
+pub const V2_OPEN_MAX: usize = 64;
+
+/// Bytes of names and ranges of the requests on one connection that have not been begun.
+pub const V2_WAITING_BYTES: usize = 1 << 20;
+
+/// Things done in one go for the requests of a connection, before something is sent and others get their
+/// turn.
+pub const V2_BATCH: usize = 64;
+
+/// Room that is made at least for what a client of version 2 says, in bytes.
+pub const V2_REQUESTS_INPUT: usize = 16 << 10;
 
 /// Bytes of data that may be under way for one request of version 2, unless the client says otherwise.
 pub const V2_WINDOW: u64 = 16 << 20;

@@ -19,6 +19,7 @@ pub(crate) mod digests;
 pub mod events;
 mod memory;
 mod registry;
+pub(crate) mod small;
 pub(crate) mod transfer;
 pub(crate) mod versions;
 

@@ -1,13 +1,13 @@
 //! The server's end: which requests are in flight, and which frame goes out next.
 //!
 //! Requests take turns frame by frame, so that none waits for a larger one; only those of one transfer
-//! are served one after the other, so that a cut leaves but one block of it unfinished. What only the outside
-//! can know (a file, its tree, the value of a block) is asked for by [`Ask`] and given back later;
-//! a request that waits for it for long is told so. What goes out is made only when there is room for
-//! it, so a peer that does not read costs no memory.
+//! are served one after the other, so that a cut leaves but one block of it unfinished. No more than
+//! [`V2_OPEN_MAX`] take turns; further ones wait in order (`waiting`), and nothing is opened for them. What
+//! only the outside can know (a file, its tree, the value of a block) is asked for by [`Ask`] and given
+//! back later; a request that waits for long is told so. What goes out is made only when there is room
+//! for it, so a peer that does not read costs no memory.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Range;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,12 +15,20 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{
-    ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, PAIRS_MAX, RequestId, ServerFrame, Stat,
-    Token, TransferId, Values, Welcome, put_data_head,
+    ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Token,
+    TransferId, Welcome, put_data_head,
 };
 use crate::error::Code;
-use crate::limits::{V2_REQUESTS_MAX, V2_VALUES_AHEAD, V2_WAIT_INTERVAL, V2_WINDOW};
-use crate::tree::{BlockSet, Node, Tree, Value, Walk, block_span};
+use crate::limits::{SMALL_FILE_MAX, V2_OPEN_MAX, V2_REQUESTS_MAX, V2_WAIT_INTERVAL, V2_WINDOW};
+use crate::tree::{BlockSet, Tree, Value};
+
+mod sending;
+mod transfers;
+mod waiting;
+
+use sending::{Sending, Step};
+use transfers::Transfers;
+use waiting::{Held, Waiting};
 
 /// Something that the outside has to do for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +44,9 @@ pub enum Ask {
         /// The transfer that this is a part of, and the bytes that it does not need; none for what moves
         /// no bytes of the file.
         transfer: Option<(TransferId, u64)>,
+        /// If it is a whole file of at most so many bytes that is wanted, [`Responder::whole`] sends it
+        /// at once, and nothing has to be kept open for it.
+        small: Option<u64>,
     },
     /// Give the tree, computing it if it is not known: [`Responder::rooted`].
     Root(RequestId),
@@ -80,7 +91,10 @@ pub struct Responder {
     /// What a client lets be under way for each request.
     window: u64,
     last: RequestId,
+    /// Requests that were begun.
     requests: BTreeMap<RequestId, Active>,
+    waiting: Waiting,
+    transfers: Transfers,
     /// Requests that may have something to send, the next one first.
     turns: VecDeque<RequestId>,
     asks: VecDeque<Ask>,
@@ -94,6 +108,8 @@ struct Active {
     window: u64,
     /// When something was last said about it.
     said: Instant,
+    /// It has its place among the turns.
+    is_queued: bool,
 }
 
 #[derive(Debug)]
@@ -113,21 +129,6 @@ enum State {
     Ending,
 }
 
-#[derive(Debug)]
-struct Sending {
-    size: u64,
-    walk: Walk<()>,
-    tree: Option<Arc<Tree>>,
-    values_only: bool,
-    is_whole: bool,
-    /// What is left of the block that is being sent.
-    block: Range<u64>,
-    /// Without a tree: blocks whose values have not been asked for, and values not used yet.
-    unasked: VecDeque<Range<u64>>,
-    asked: BTreeSet<u64>,
-    values: BTreeMap<u64, Value>,
-}
-
 impl Default for Responder {
     fn default() -> Self {
         Self::new(V2_WINDOW)
@@ -141,8 +142,16 @@ impl Responder {
     pub fn new(window: u64) -> Self {
         let mut frames = BytesMut::new();
         ServerFrame::Welcome(Welcome::default()).encode(&mut frames);
-        let (requests, turns, asks) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
-        Self { window, last: 0, requests, turns, asks, frames }
+        Self {
+            window,
+            last: 0,
+            requests: BTreeMap::new(),
+            waiting: Waiting::default(),
+            transfers: Transfers::default(),
+            turns: VecDeque::new(),
+            asks: VecDeque::new(),
+            frames,
+        }
     }
 
     /// A frame has arrived.
@@ -154,19 +163,24 @@ impl Responder {
             ClientFrame::Stat(request, Stat { root, name }) => {
                 self.begin(request, Wanted::Stat { root }, name, None, now)
             }
-            ClientFrame::Get(request, get) => {
-                let (name, token) = (get.name.clone(), get.token);
+            ClientFrame::Get(request, mut get) => {
+                let (name, token) = (std::mem::take(&mut get.name), get.token);
                 self.begin(request, Wanted::Get(get), name, (token != Token::default()).then_some(token), now)
             }
             ClientFrame::Window(request, bytes) => {
                 if let Some(active) = self.requests.get_mut(&request) {
                     active.window = active.window.saturating_add(bytes);
                     self.queue(request);
+                } else if let Some(held) = self.waiting.get_mut(request) {
+                    held.window = held.window.saturating_add(bytes);
                 }
                 Ok(())
             }
             ClientFrame::Cancel(request) => {
-                if self.requests.contains_key(&request) {
+                if let Some(held) = self.waiting.remove(request) {
+                    self.say(request, ErrorCode::CANCELLED, "cancelled");
+                    self.leave(request, &held.wanted);
+                } else if self.requests.contains_key(&request) {
                     self.fail(request, ErrorCode::CANCELLED, "cancelled");
                 }
                 Ok(())
@@ -191,30 +205,79 @@ impl Responder {
             return Err(WireError::Order("the number of a request is not greater than all before it"));
         }
         self.last = request;
-        if self.requests.len() >= usize::try_from(V2_REQUESTS_MAX).unwrap_or(usize::MAX) {
+        if self.in_flight() >= usize::try_from(V2_REQUESTS_MAX).unwrap_or(usize::MAX) {
             self.say(request, Code::Limit.into(), "too many requests are in flight");
             return Ok(());
         }
-        let transfer = match &wanted {
-            Wanted::Stat { .. } => None,
-            // Values move nothing of the file.
-            Wanted::Get(get) => (!get.values_only).then_some((get.transfer, get.have)),
-        };
-        let active = Active { wanted, state: State::Opening, window: self.window, said: now };
-        self.requests.insert(request, active);
-        self.asks.push_back(Ask::Open { request, name, token, transfer });
+        let transfer = wanted.transfer();
+        let held = Held { wanted, name, token, window: self.window };
+        if !self.waiting.push(request, held, now) {
+            self.say(
+                request,
+                Code::Limit.into(),
+                "the names and ranges of the requests in flight are too long",
+            );
+        } else if let Some(transfer) = transfer {
+            self.transfers.join(transfer, request);
+        }
         Ok(())
     }
 
     /// The next thing to be done outside.
     pub fn ask(&mut self) -> Option<Ask> {
-        self.asks.pop_front()
+        if let Some(ask) = self.asks.pop_front() {
+            return Some(ask);
+        }
+        if self.requests.len() >= V2_OPEN_MAX {
+            return None;
+        }
+        let (request, Held { wanted, name, token, window }, said) = self.waiting.pop()?;
+        let (transfer, small) = match &wanted {
+            Wanted::Stat { .. } => (None, None),
+            // Values move nothing of the file.
+            Wanted::Get(get) if get.values_only => (None, None),
+            Wanted::Get(get) => {
+                let is_of_its_own = wanted.transfer().is_none() && get.have == 0;
+                (Some((get.transfer, get.have)), is_of_its_own.then_some(window.min(SMALL_FILE_MAX)))
+            }
+        };
+        let active = Active { wanted, state: State::Opening, window, said, is_queued: false };
+        self.requests.insert(request, active);
+        Some(Ask::Open { request, name, token, transfer, small })
+    }
+
+    /// Sends a whole small file that was read, into `out` and behind all that is to be sent before it, and
+    /// ends its request; `false`, and nothing is sent, if that is not what it asked for.
+    /// `file` has its root.
+    pub fn whole(&mut self, request: RequestId, file: &File, bytes: &[u8], out: &mut BytesMut) -> bool {
+        let Some(Active { wanted: Wanted::Get(get), window, .. }) = self.requests.get(&request) else {
+            return false;
+        };
+        let is_all = || get.blocks(file.size).is_ok_and(|blocks| blocks == BlockSet::all(file.size));
+        if file.size > *window || get.values_only || !(get.ranges.is_empty() || is_all()) {
+            return false;
+        }
+        out.extend_from_slice(&self.frames.split());
+        ServerFrame::File(request, file.clone()).encode(out);
+        if !bytes.is_empty() {
+            put_data_head(request, 0, bytes.len() as u64, out);
+            out.extend_from_slice(bytes);
+        }
+        ServerFrame::End(request, file.root).encode(out);
+        if let Some(ended) = self.requests.remove(&request) {
+            self.leave(request, &ended.wanted);
+        }
+        true
+    }
+
+    fn in_flight(&self) -> usize {
+        self.requests.len() + self.waiting.len()
     }
 
     /// Whether no request is in flight.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.requests.is_empty()
+        self.in_flight() == 0
     }
 
     /// A file was opened.
@@ -258,8 +321,7 @@ impl Responder {
         let Some(Active { state: State::Sending(sending), .. }) = self.requests.get_mut(&request) else {
             return;
         };
-        if sending.asked.remove(&block) {
-            sending.values.insert(block, value);
+        if sending.give(block, value) {
             self.queue(request);
         }
     }
@@ -294,10 +356,16 @@ impl Responder {
             return Some(Output::Frames(self.frames.split().freeze()));
         }
         while let Some(request) = self.turns.pop_front() {
-            if self.has_to_wait(request) {
+            let Some(active) = self.requests.get_mut(&request) else { continue };
+            active.is_queued = false;
+            let transfer = active.wanted.transfer();
+            if transfer.is_some_and(|transfer| !self.transfers.is_first(transfer, request)) {
+                // It is queued when those before it have ended.
                 continue;
             }
-            let data_max = if self.is_alone(request) { DATA_MAX } else { DATA_SHARED_MAX };
+            let of_it = transfer.map_or(1, |transfer| self.transfers.count(transfer));
+            // Where all belong together, there is nobody who could have to wait.
+            let data_max = if of_it == self.in_flight() { DATA_MAX } else { DATA_SHARED_MAX };
             let Some(active) = self.requests.get_mut(&request) else { continue };
             let State::Sending(sending) = &mut active.state else { continue };
             let mut head = BytesMut::new();
@@ -306,12 +374,12 @@ impl Responder {
                     active.window -= len;
                     active.said = now;
                     self.look_ahead(request);
-                    self.turns.push_back(request);
+                    self.queue(request);
                     return Some(Output::Data { request, head: head.freeze(), offset, len, ends_block });
                 }
                 Step::Values => {
                     active.said = now;
-                    self.turns.push_back(request);
+                    self.queue(request);
                     return Some(Output::Frames(head.freeze()));
                 }
                 Step::Stuck if head.is_empty() => {}
@@ -325,21 +393,6 @@ impl Responder {
             }
         }
         None
-    }
-
-    /// Whether an earlier request of the same transfer has not ended.
-    fn has_to_wait(&self, request: RequestId) -> bool {
-        let transfer = |active: &Active| active.wanted.transfer();
-        let Some(own) = self.requests.get(&request).and_then(transfer) else { return false };
-        self.requests.range(..request).any(|(_, earlier)| transfer(earlier) == Some(own))
-    }
-
-    /// Whether no request of another transfer is in flight, which could have to wait.
-    fn is_alone(&self, request: RequestId) -> bool {
-        let transfer = |active: &Active| active.wanted.transfer();
-        let own = self.requests.get(&request).and_then(transfer);
-        let is_of_it = |active| own.is_some() && transfer(active) == own;
-        self.requests.iter().all(|(&id, active)| id == request || is_of_it(active))
     }
 
     /// All data of a request was sent.
@@ -362,8 +415,10 @@ impl Responder {
     /// When [`Self::tick`] has something to do, if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let waiting = self.requests.values().filter(|active| active.is_waiting());
-        waiting.map(|active| active.said + V2_WAIT_INTERVAL).min()
+        let begun = self.requests.values().filter(|active| active.is_waiting());
+        let begun = begun.map(|active| active.said + V2_WAIT_INTERVAL).min();
+        let waiting = self.waiting.deadline().filter(|_| !self.is_held_up());
+        begun.into_iter().chain(waiting).min()
     }
 
     /// Tells clients that wait for this server that it is still at it.
@@ -374,6 +429,18 @@ impl Responder {
                 ServerFrame::Wait(*request).encode(&mut self.frames);
             }
         }
+        if !self.is_held_up() {
+            for request in self.waiting.due(now) {
+                ServerFrame::Wait(request).encode(&mut self.frames);
+            }
+        }
+    }
+
+    /// Whether it is only the client that keeps requests from being begun: it has opened the window of
+    /// none of those that are served.
+    fn is_held_up(&self) -> bool {
+        let is_shut = |active: &Active| active.window == 0 && !active.is_waiting();
+        self.requests.len() >= V2_OPEN_MAX && self.requests.values().all(is_shut)
     }
 
     /// The last frame of a connection whose client violated the protocol, or cannot be served at all.
@@ -389,20 +456,14 @@ impl Responder {
         let Some(Active { state: State::Sending(sending), .. }) = self.requests.get_mut(&request) else {
             return;
         };
-        while ((sending.asked.len() + sending.values.len()) as u64) < V2_VALUES_AHEAD {
-            let Some(run) = sending.unasked.front_mut() else { break };
-            match run.next() {
-                Some(block) => {
-                    sending.asked.insert(block);
-                    self.asks.push_back(Ask::Value(request, block));
-                }
-                None => drop(sending.unasked.pop_front()),
-            }
+        while let Some(block) = sending.ask() {
+            self.asks.push_back(Ask::Value(request, block));
         }
     }
 
     fn queue(&mut self, request: RequestId) {
-        if !self.turns.contains(&request) {
+        if let Some(active) = self.requests.get_mut(&request).filter(|active| !active.is_queued) {
+            active.is_queued = true;
             self.turns.push_back(request);
         }
     }
@@ -420,9 +481,15 @@ impl Responder {
     fn forget(&mut self, request: RequestId) {
         let ended = self.requests.remove(&request);
         self.asks.push_back(Ask::Forget(request));
-        let Some(transfer) = ended.and_then(|ended| ended.wanted.transfer()) else { return };
-        let mut held = self.requests.iter().filter(|(_, active)| active.wanted.transfer() == Some(transfer));
-        if let Some((&next, _)) = held.next() {
+        if let Some(ended) = ended {
+            self.leave(request, &ended.wanted);
+        }
+    }
+
+    /// Lets the next request of its transfer have its turn.
+    fn leave(&mut self, request: RequestId, wanted: &Wanted) {
+        let next = wanted.transfer().and_then(|transfer| self.transfers.leave(transfer, request));
+        if let Some(next) = next {
             self.queue(next);
         }
     }
@@ -443,82 +510,7 @@ impl Active {
     fn is_waiting(&self) -> bool {
         match &self.state {
             State::Opening | State::Proving(_) | State::Ending => true,
-            State::Sending(sending) => {
-                sending.block.is_empty() && sending.values.is_empty() && !sending.asked.is_empty()
-            }
+            State::Sending(sending) => sending.is_waiting(),
         }
-    }
-}
-
-enum Step {
-    /// The head of a DATA frame was written, behind what proves its block.
-    Data { offset: u64, len: u64, ends_block: bool },
-    /// Values were written, and more may follow.
-    Values,
-    /// Nothing more can be sent until a window grows or a value comes.
-    Stuck,
-    /// All was sent.
-    Done,
-}
-
-impl Sending {
-    fn new(size: u64, wanted: BlockSet, tree: Option<Arc<Tree>>, values_only: bool) -> Self {
-        let unasked = if tree.is_some() { VecDeque::new() } else { wanted.runs().to_vec().into() };
-        Self {
-            size,
-            is_whole: wanted == BlockSet::all(size),
-            walk: Walk::new(size, wanted, ()),
-            tree,
-            values_only,
-            block: 0..0,
-            unasked,
-            asked: BTreeSet::new(),
-            values: BTreeMap::new(),
-        }
-    }
-
-    /// Goes on by one frame of data of at most `most` bytes, or by one frame of values where that is all
-    /// there is.
-    fn step(&mut self, request: RequestId, most: u64, head: &mut BytesMut) -> Step {
-        let mut pairs = Vec::new();
-        while self.block.is_empty() {
-            if pairs.len() == PAIRS_MAX {
-                put_pairs(request, &mut pairs, head);
-                return Step::Values;
-            }
-            let Some(&(node, ())) = self.walk.peek() else {
-                put_pairs(request, &mut pairs, head);
-                return Step::Done;
-            };
-            match (&self.tree, node) {
-                (Some(tree), node) if node.count > 1 => pairs.extend(tree.children(&node)),
-                (None, Node { first, count: 1 }) => {
-                    let Some(value) = self.values.remove(&first) else { return Step::Stuck };
-                    ServerFrame::Values(request, Values::Single(value)).encode(head);
-                }
-                _ => {}
-            }
-            self.walk.take();
-            match node.count {
-                1 if self.values_only => {}
-                1 => self.block = block_span(self.size, node.first),
-                _ => self.walk.descend(node, (), ()),
-            }
-        }
-        put_pairs(request, &mut pairs, head);
-        if most == 0 {
-            return Step::Stuck;
-        }
-        let len = (self.block.end - self.block.start).min(most);
-        let offset = self.block.start;
-        put_data_head(request, offset, len, head);
-        self.block.start += len;
-        Step::Data { offset, len, ends_block: self.block.is_empty() }
-    }
-}
-
-fn put_pairs(request: RequestId, pairs: &mut Vec<(Value, Value)>, head: &mut BytesMut) {
-    if !pairs.is_empty() {
-        ServerFrame::Values(request, Values::Pairs(std::mem::take(pairs))).encode(head);
     }
 }

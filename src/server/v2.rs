@@ -11,23 +11,25 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use super::Context;
 use super::end::End;
 use super::wire::Wire;
-use crate::codec::v2::{ClientFrame, File, Hello, RequestId, Token, TransferId};
+use crate::codec::v2::{ClientFrame, File, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Opened, Output, Responder};
-use crate::limits::{V2_FILL, V2_GATHER, V2_HELD_MAX};
+use crate::limits::{V2_BATCH, V2_FILL, V2_GATHER, V2_HELD_MAX, V2_REQUESTS_INPUT};
 use crate::names::FileName;
 use crate::service::accounts::Account;
 use crate::service::digests::HashError;
+use crate::service::small::{Lane, Reading, Small};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
-use crate::tree::{Tree, Value};
+use crate::storage::StoredFile;
+use crate::tree::{Root, Tree, Value};
 
 /// The one text with which a name is refused, whatever the reason.
 const NO_SUCH_FILE: &str = "there is no such file";
@@ -57,6 +59,7 @@ pub(super) async fn serve(
         input,
         input_ended: false,
         output: BytesMut::new(),
+        whole: Vec::new(),
         held: VecDeque::new(),
     };
     let ended = match hello.first {
@@ -104,6 +107,7 @@ impl Work {
 /// A piece of work that was done for a request.
 enum Done {
     Opened(RequestId, FileName, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>),
+    Read(Opening, Vec<u8>, Result<Reading, ServiceError>),
     Rooted(RequestId, Result<Arc<Tree>, HashError>),
     Valued(RequestId, u64, Result<Value, HashError>),
 }
@@ -120,9 +124,28 @@ struct Connection<'a> {
     input_ended: bool,
     /// Frames that go out with the next write.
     output: BytesMut,
+    /// Small files that the output holds as a whole.
+    whole: Vec<Whole>,
     /// Files and accounts of requests that have ended: the next one of the same transfer finds them
     /// as they were.
     held: VecDeque<Work>,
+}
+
+/// A small file that goes out as a whole.
+struct Whole {
+    name: FileName,
+    size: u64,
+    root: Root,
+}
+
+/// What is to be opened for a request.
+struct Opening {
+    request: RequestId,
+    name: FileName,
+    token: Option<versions::Token>,
+    transfer: Option<(TransferId, u64)>,
+    /// The largest file that may be sent as a whole.
+    small: Option<u64>,
 }
 
 /// What has come in.
@@ -148,7 +171,9 @@ impl Connection<'_> {
             let mut has_moved = self.send(wire).await?;
             let Taken { bytes, frames } = self.take_input(wire)?;
             has_moved |= frames;
-            while let Some(done) = self.running.try_join_next() {
+            while self.has_room()
+                && let Some(done) = self.running.try_join_next()
+            {
                 self.take(done.ok());
                 has_moved = true;
             }
@@ -172,6 +197,10 @@ impl Connection<'_> {
         let tick = self.responder.deadline().map(Instant::from_std);
         let deadline = tick.unwrap_or(active + idle_timeout);
         let is_idle = self.responder.is_idle();
+        if is_idle {
+            // Whoever has nothing to ask for should cost little.
+            self.output = BytesMut::new();
+        }
         tokio::select! {
             ready = wire.readable(), if !self.input_ended => ready?,
             Some(done) = self.running.join_next() => self.take(done.ok()),
@@ -190,6 +219,7 @@ impl Connection<'_> {
         if self.input_ended {
             return Ok(taken);
         }
+        self.input.reserve(V2_REQUESTS_INPUT);
         match wire.read_now(&mut self.input)? {
             None => {}
             Some(0) => {
@@ -215,13 +245,22 @@ impl Connection<'_> {
         Ok(self.responder.handle(frame, Instant::now().into_std())?)
     }
 
-    /// Does what the responder asks for; `true` if that was anything.
+    /// Does what the responder asks for, as far as there is room for what it gives; `true` if that was
+    /// anything.
     fn do_asks(&mut self) -> bool {
-        let mut has_done = false;
-        while let Some(ask) = self.responder.ask() {
-            has_done = true;
+        // All requests that are answered here have been heard already, as a lane demands.
+        let mut lane = Lane::default();
+        for done in 0..V2_BATCH {
+            let ask = if self.has_room() { self.responder.ask() } else { None };
+            let Some(ask) = ask else { return done > 0 };
             match ask {
-                Ask::Open { request, name, token, transfer } => self.open(request, &name, token, transfer),
+                Ask::Open { request, name, token, transfer, small } => {
+                    let token = token.and_then(versions::Token::from_bytes);
+                    match FileName::parse(&name) {
+                        Ok(name) => self.read(Opening { request, name, token, transfer, small }, &mut lane),
+                        Err(error) => self.refuse(request, &name, &error.to_string()),
+                    }
+                }
                 Ask::Root(request) => {
                     let Some(version) = self.version(request) else { continue };
                     self.start(
@@ -242,7 +281,11 @@ impl Connection<'_> {
                 }
             }
         }
-        has_done
+        true
+    }
+
+    fn has_room(&self) -> bool {
+        self.output.len() < V2_GATHER
     }
 
     fn version(&self, request: RequestId) -> Option<Arc<Version>> {
@@ -250,24 +293,46 @@ impl Connection<'_> {
         Some(Arc::clone(&work.version))
     }
 
-    fn open(
-        &mut self,
-        request: RequestId,
-        said: &Bytes,
-        token: Option<Token>,
-        transfer: Option<(TransferId, u64)>,
-    ) {
+    /// Sends a small file as a whole if that is wanted and can be; else opens it.
+    fn read(&mut self, opening: Opening, lane: &mut Lane) {
+        let Some(most) = opening.small else { return self.open(opening, None) };
+        let service = &self.context.service;
+        match service.read_now(&opening.name, most, lane) {
+            Ok(Reading::Whole(small)) => self.send_whole(opening, &small, lane.bytes()),
+            Ok(Reading::Open(file)) => self.open(opening, Some(file)),
+            Ok(Reading::Cold) => {
+                let (request, service) = (opening.request, service.clone());
+                let handle = self.running.spawn_blocking(move || {
+                    let mut bytes = Vec::new();
+                    let read = service.read_cold(&opening.name, most, &mut bytes);
+                    Done::Read(opening, bytes, read)
+                });
+                self.works.insert(request, Slot { work: None, running: vec![handle] });
+            }
+            Err(error) => self.unopened(opening.request, &opening.name, error),
+        }
+    }
+
+    /// Sends a small file as a whole, unless another version is wanted, or other parts.
+    fn send_whole(&mut self, opening: Opening, small: &Small, bytes: &[u8]) {
+        let Small { size, modified, mode, token, root } = *small;
+        let file = File { size, modified, mode, token: *token.as_bytes(), root: Some(root) };
+        let is_wanted = opening.token.is_none_or(|wanted| wanted == token);
+        if is_wanted && self.responder.whole(opening.request, &file, bytes, &mut self.output) {
+            self.whole.push(Whole { name: opening.name, size, root });
+        } else {
+            self.open(opening, None);
+        }
+    }
+
+    fn open(&mut self, opening: Opening, file: Option<StoredFile>) {
+        let Opening { request, name, token, transfer, .. } = opening;
         self.works.insert(request, Slot::default());
-        let name = match FileName::parse(said) {
-            Ok(name) => name,
-            Err(error) => return self.refuse(request, said, &error.to_string()),
-        };
         let service = self.context.service.clone();
         self.start(
             request,
             Box::pin(async move {
-                let token = token.and_then(versions::Token::from_bytes);
-                let opened = service.open_version(&name, token).await;
+                let opened = service.open_version(&name, token, file).await;
                 Done::Opened(request, name, transfer, opened)
             }),
         );
@@ -297,6 +362,7 @@ impl Connection<'_> {
     fn finish(&mut self, done: Done) {
         match done {
             Done::Opened(request, name, transfer, opened) => self.opened(request, &name, transfer, opened),
+            Done::Read(opening, bytes, read) => self.read_beside(opening, &bytes, read),
             Done::Rooted(request, Ok(tree)) => {
                 self.proven(request, &tree);
                 self.responder.rooted(request, tree, Instant::now().into_std());
@@ -312,6 +378,20 @@ impl Connection<'_> {
         }
     }
 
+    /// A small file was read from the disk, or something else was found.
+    fn read_beside(&mut self, opening: Opening, bytes: &[u8], read: Result<Reading, ServiceError>) {
+        if self.works.remove(&opening.request).is_none() {
+            // Nobody wants it any more.
+            return;
+        }
+        match read {
+            Ok(Reading::Whole(small)) => self.send_whole(opening, &small, bytes),
+            Ok(Reading::Open(file)) => self.open(opening, Some(file)),
+            Ok(Reading::Cold) => self.open(opening, None),
+            Err(error) => self.unopened(opening.request, &opening.name, error),
+        }
+    }
+
     fn opened(
         &mut self,
         request: RequestId,
@@ -323,18 +403,7 @@ impl Connection<'_> {
         let service = &self.context.service;
         let version = match opened {
             Ok(version) => version,
-            Err(ServiceError::Refused(cause)) => {
-                return self.refuse(request, name.as_bytes(), &cause.to_string());
-            }
-            Err(error) => {
-                let cause = error.to_string();
-                service.tell(&Event::Unavailable { peer: self.peer, name, cause: &cause });
-                let code = match error {
-                    ServiceError::TooLarge(_) => Code::Limit,
-                    _ => Code::LocalIo,
-                };
-                return self.responder.refused(request, code, &cause);
-            }
+            Err(error) => return self.unopened(request, name, error),
         };
         let tree = version.tree();
         let (size, modified, mode) = (version.size(), version.modified(), version.mode());
@@ -351,6 +420,17 @@ impl Connection<'_> {
         }
         let opened = Opened { file: File { size, modified, mode, token, root: None }, tree };
         self.responder.opened(request, opened, Instant::now().into_std());
+    }
+
+    /// Says that a file cannot be had, and the log why.
+    fn unopened(&mut self, request: RequestId, name: &FileName, error: ServiceError) {
+        let (code, cause) = match &error {
+            ServiceError::Refused(cause) => return self.refuse(request, name.as_bytes(), &cause.to_string()),
+            ServiceError::TooLarge(_) => (Code::Limit, error.to_string()),
+            ServiceError::Unavailable(_) => (Code::LocalIo, error.to_string()),
+        };
+        self.context.service.tell(&Event::Unavailable { peer: self.peer, name, cause: &cause });
+        self.responder.refused(request, code, &cause);
     }
 
     /// Keeps the file and the account of a request for the requests after it.
@@ -395,12 +475,25 @@ impl Connection<'_> {
         for account in running.chain(&self.held).filter_map(|work| work.account.as_ref()) {
             account.cut(cause);
         }
+        for Whole { name, size, .. } in &self.whole {
+            // How much of them has arrived is not known.
+            self.context.service.tell(&Event::Cut {
+                peer: self.peer,
+                name,
+                done: 0,
+                size: *size,
+                have: 0,
+                cause,
+            });
+        }
     }
 
     /// Sends what is due: all frames that there are, or one frame of a large file; `true` if anything
     /// was sent.
     async fn send(&mut self, wire: &mut Wire) -> Result<bool, End> {
-        while self.output.len() < V2_GATHER {
+        // At least once, so that small files do not keep a large one waiting.
+        let mut is_first = true;
+        while std::mem::take(&mut is_first) || self.has_room() {
             match self.responder.next(Instant::now().into_std()) {
                 None => break,
                 Some(Output::Frames(frames)) => self.output.extend_from_slice(&frames),
@@ -438,9 +531,18 @@ impl Connection<'_> {
         if self.output.is_empty() {
             return Ok(false);
         }
-        wire.write_all(&self.output, false).await?;
-        self.output.clear();
+        self.write(wire, false).await?;
         Ok(true)
+    }
+
+    /// Sends what was gathered; with `more` something follows at once.
+    async fn write(&mut self, wire: &mut Wire, more: bool) -> Result<(), End> {
+        wire.write_all(&self.output, more).await?;
+        self.output.clear();
+        for Whole { name, size, root } in self.whole.drain(..) {
+            self.context.service.tell(&Event::Sent { peer: self.peer, name: &name, size, root });
+        }
+        Ok(())
     }
 
     /// Sends the bytes of a DATA frame, whose head is the end of the output. What the file cannot give
@@ -452,8 +554,7 @@ impl Connection<'_> {
         offset: u64,
         len: u64,
     ) -> Result<(), End> {
-        wire.write_all(&self.output, true).await?;
-        self.output.clear();
+        self.write(wire, true).await?;
         let Some(Work { version, account }) = self.works.get(&request).and_then(|slot| slot.work.as_ref())
         else {
             return Ok(());

@@ -100,17 +100,18 @@ pub(crate) struct Version {
 impl Service {
     /// Opens a file for version 2: at once if all that is needed is in memory, else off the async
     /// threads. The `wanted` version is returned if it is still open somewhere under this name and
-    /// has its bytes; otherwise what the name means now.
+    /// has its bytes; otherwise what the name means now, which may have been `opened` a moment ago.
     pub(crate) async fn open_version(
         &self,
         name: &FileName,
         wanted: Option<Token>,
+        opened: Option<StoredFile>,
     ) -> Result<Arc<Version>, ServiceError> {
         let versions = &self.inner.versions;
         if let Some(version) = wanted.and_then(|token| versions.still_open(name, token)) {
             return Ok(version);
         }
-        let opened = match self.inner.storage.open_now(name) {
+        let opened = match opened.map(Ok).or_else(|| self.inner.storage.open_now(name)) {
             None => None,
             Some(opened) => match versions.admit_now(name, opened?)? {
                 Admitted::Version(version) => return Ok(version),
@@ -285,8 +286,7 @@ impl Version {
 
     /// When its bytes were last changed: seconds since 1970, and nanoseconds.
     pub(crate) fn modified(&self) -> (i64, u32) {
-        let (seconds, nanoseconds) = self.file.identity().modified;
-        (seconds, u32::try_from(nanoseconds).unwrap_or(0))
+        self.file.modified()
     }
 
     /// Its permission bits: the lowest nine of its mode.

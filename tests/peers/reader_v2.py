@@ -537,7 +537,7 @@ class Connection:
         for capability in filter(None, fields.get("may", "").split(",")):
             if re.fullmatch(r"[a-z0-9-]+", capability) is None:
                 raise Violation(f"a capability that is none: {capability!r}")
-        self.requests_max = parse_decimal(fields, "requests", 64)
+        self.requests_max = parse_decimal(fields, "requests", 1)
         self.welcome = fields
         if asked is not None and not is_asked:
             self.send(asked)
@@ -807,7 +807,7 @@ def spoken(data, wanted, warm=True, only_values=False, piece=DATA_MAX):
     values = [subtree(data[i * BLOCK : (i + 1) * BLOCK], i * 1024) for i in range(count)] if count > 1 else []
     root = merge(values) if values else digest(data)
     head = struct.pack(">QqII", len(data), 1_700_000_000, 0, 0o644) + b"\x11" * 16
-    frames = [server_frame(WELCOME, b"minor=0&requests=64&may=", 0)]
+    frames = [server_frame(WELCOME, b"minor=0&requests=1024&may=", 0)]
     frames.append(server_frame(FILE, head + (b"\1" + root if warm else bytes(33))))
     nodes = tree_values(values) if values else {}
     pairs = []

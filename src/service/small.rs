@@ -1,0 +1,118 @@
+//! Small files, read as a whole at one moment, for whoever asks for many of them.
+//!
+//! Nothing is kept of such a file and nobody shares it: it is opened, looked at, read, looked at again
+//! and closed. What tells it from other versions is the same as that of a [`super::versions`] of it.
+//! What is not in memory is left to the caller, who may wait for it elsewhere.
+
+use std::io;
+
+use crate::limits::SMALL_FILE_MAX;
+use crate::names::FileName;
+use crate::storage::{OpenError, StoredFile, Trail};
+use crate::tree::Root;
+
+use super::versions::Token;
+use super::{Service, ServiceError};
+
+/// What a small file was when it was read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Small {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// When its bytes were last changed: seconds since 1970, and nanoseconds.
+    pub(crate) modified: (i64, u32),
+    /// Its permission bits: the lowest nine of its mode.
+    pub(crate) mode: u32,
+    /// What tells it from other versions.
+    pub(crate) token: Token,
+    /// The digest of its bytes.
+    pub(crate) root: Root,
+}
+
+/// What came of an attempt to read a small file.
+pub(crate) enum Reading {
+    /// The bytes are in the buffer, and nothing else is.
+    Whole(Small),
+    /// It is not small, or changed while it was read: it is to be opened as any other file.
+    Open(StoredFile),
+    /// A disk would have to be waited for.
+    Cold,
+}
+
+/// Bytes of the files that are read this way.
+#[derive(Debug, Default)]
+pub(crate) struct Lane {
+    trail: Trail,
+    bytes: Vec<u8>,
+}
+
+impl Lane {
+    /// The bytes of the file that was read last.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Service {
+    /// Reads a file of at most `most` bytes without waiting for a disk. All names that are asked for with
+    /// the same `lane` must have been known before it was made.
+    pub(crate) fn read_now(
+        &self,
+        name: &FileName,
+        most: u64,
+        lane: &mut Lane,
+    ) -> Result<Reading, ServiceError> {
+        let file = match self.inner.storage.open_along(name, &mut lane.trail) {
+            None => return Ok(Reading::Cold),
+            Some(opened) => opened?,
+        };
+        read(file, most, &mut lane.bytes, StoredFile::read_now)
+    }
+
+    /// As [`Self::read_now`], but waits for the disk, which blocks.
+    pub(crate) fn read_cold(
+        &self,
+        name: &FileName,
+        most: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<Reading, ServiceError> {
+        let file = self.inner.storage.open(name)?;
+        read(file, most, bytes, |file, bytes, offset| file.read_at(bytes, offset).map(Some))
+    }
+}
+
+fn read(
+    file: StoredFile,
+    most: u64,
+    bytes: &mut Vec<u8>,
+    read: impl Fn(&StoredFile, &mut [u8], u64) -> io::Result<Option<usize>>,
+) -> Result<Reading, ServiceError> {
+    let size = file.size();
+    if size > most.min(SMALL_FILE_MAX) {
+        return Ok(Reading::Open(file));
+    }
+    let len = usize::try_from(size).unwrap_or_default();
+    bytes.resize(len, 0);
+    let mut done = 0;
+    while done < len {
+        match read(&file, &mut bytes[done..], done as u64).map_err(OpenError::Unavailable)? {
+            None => return Ok(Reading::Cold),
+            Some(0) => return Ok(Reading::Open(file)),
+            Some(count) => done += count,
+        }
+    }
+    if !file.is_unchanged().map_err(OpenError::Unavailable)? {
+        return Ok(Reading::Open(file));
+    }
+    Ok(Reading::Whole(Small {
+        size,
+        modified: file.modified(),
+        mode: file.mode(),
+        token: Token::of(file.identity()),
+        root: Root::of(bytes),
+    }))
+}
+
+#[cfg(test)]
+#[path = "small/tests.rs"]
+mod tests;
