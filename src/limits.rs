@@ -83,6 +83,10 @@ pub const V2_REQUESTS_MAX: u32 = 1024;
 /// Requests on one connection of version 2 that are begun and not ended: each may have a file open.
 pub const V2_OPEN_MAX: usize = 64;
 
+/// Requests on one connection of version 2 whose files are being opened at the same time: each may take a
+/// thread that waits for a disk, and others need threads too.
+pub const V2_OPENING_MAX: usize = 8;
+
 /// Bytes of names and ranges of the requests on one connection that have not been begun.
 pub const V2_WAITING_BYTES: usize = 1 << 20;
 

@@ -195,7 +195,7 @@ impl StoredFile {
 
     fn is_byte_warm(&self, offset: u64) -> bool {
         use rustix::io::{Errno, ReadWriteFlags, preadv2};
-        if self.in_memory.get() == Some(&true) {
+        if self.is_known_to_be_in_memory() {
             return true;
         }
         let mut byte = [0];
@@ -206,6 +206,11 @@ impl StoredFile {
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.is_in_memory(),
             Err(_) => false,
         }
+    }
+
+    /// Whether its file system is known by now to keep everything in memory.
+    pub(crate) fn is_known_to_be_in_memory(&self) -> bool {
+        self.in_memory.get() == Some(&true)
     }
 
     /// Whether its file system keeps everything in memory. It is asked once.
@@ -223,6 +228,10 @@ impl StoredFile {
     /// None here.
     pub fn read_now(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<Option<usize>> {
         Ok(None)
+    }
+
+    pub(crate) fn is_known_to_be_in_memory(&self) -> bool {
+        false
     }
 
     fn is_byte_warm(&self, _offset: u64) -> bool {

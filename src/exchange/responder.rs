@@ -19,7 +19,9 @@ use crate::codec::v2::{
     TransferId, Welcome, put_data_head,
 };
 use crate::error::Code;
-use crate::limits::{SMALL_FILE_MAX, V2_OPEN_MAX, V2_REQUESTS_MAX, V2_WAIT_INTERVAL, V2_WINDOW};
+use crate::limits::{
+    SMALL_FILE_MAX, V2_OPEN_MAX, V2_OPENING_MAX, V2_REQUESTS_MAX, V2_WAIT_INTERVAL, V2_WINDOW,
+};
 use crate::tree::{BlockSet, Tree, Value};
 
 mod sending;
@@ -228,7 +230,10 @@ impl Responder {
         if let Some(ask) = self.asks.pop_front() {
             return Some(ask);
         }
-        if self.requests.len() >= V2_OPEN_MAX {
+        let is_opening = |active: &&Active| matches!(active.state, State::Opening);
+        if self.requests.len() >= V2_OPEN_MAX
+            || self.requests.values().filter(is_opening).count() >= V2_OPENING_MAX
+        {
             return None;
         }
         let (request, Held { wanted, name, token, window }, said) = self.waiting.pop()?;

@@ -44,6 +44,8 @@ pub(crate) enum Reading {
 pub(crate) struct Lane {
     trail: Trail,
     bytes: Vec<u8>,
+    /// A device that keeps everything in memory, if the last file lay on one.
+    in_memory: Option<u64>,
 }
 
 impl Lane {
@@ -66,7 +68,16 @@ impl Service {
             None => return Ok(Reading::Cold),
             Some(opened) => opened?,
         };
-        read(file, most, &mut lane.bytes, StoredFile::read_now)
+        let device = Some(file.identity().device);
+        let is_in_memory = &mut lane.in_memory;
+        read(file, most, &mut lane.bytes, |file, bytes, offset| {
+            if *is_in_memory == device {
+                return file.read_at(bytes, offset).map(Some);
+            }
+            let told = file.read_now(bytes, offset);
+            *is_in_memory = device.filter(|_| file.is_known_to_be_in_memory());
+            told
+        })
     }
 
     /// As [`Self::read_now`], but waits for the disk, which blocks.
@@ -85,7 +96,7 @@ fn read(
     file: StoredFile,
     most: u64,
     bytes: &mut Vec<u8>,
-    read: impl Fn(&StoredFile, &mut [u8], u64) -> io::Result<Option<usize>>,
+    mut read: impl FnMut(&StoredFile, &mut [u8], u64) -> io::Result<Option<usize>>,
 ) -> Result<Reading, ServiceError> {
     let size = file.size();
     if size > most.min(SMALL_FILE_MAX) {

@@ -62,4 +62,5 @@ mod v2_fallback;
 mod v2_flips;
 mod v2_hostile_clients;
 mod v2_hostile_servers;
+mod v2_many;
 mod v2_peer;

@@ -20,7 +20,7 @@ const SHORT: &str = "600ms";
 /// Most memory that one hostile client may cost.
 const MEMORY_MAX: u64 = 24 << 20;
 /// Requests that may be in flight.
-const REQUESTS: u32 = 64;
+const REQUESTS: u32 = 1024;
 /// What the log says of clients that do not read.
 const CAUSES: [&str; 2] = ["no byte was taken for 0.6 s", "fewer than 1024 bytes a second were taken"];
 const NOT_IN_THE_FILE: u16 = 2;
@@ -228,9 +228,52 @@ fn one_request_too_many_is_refused_and_the_others_live() {
     assert_eq!((number, code), (REQUESTS + 1, LIMIT));
     asker.send(&[ClientFrame::Window(7, 5)]);
     assert_eq!(asker.hear_all(7).unwrap(), b"hello");
+    // The one that takes its place comes behind all others.
     asker.send(&[get(REQUESTS + 2, "small"), ClientFrame::Window(REQUESTS + 2, 5)]);
+    assert!(asker.is_answered());
+    asker.send(&(1..=REQUESTS).map(|number| ClientFrame::Window(number, 5)).collect::<Vec<_>>());
     assert_eq!(asker.hear_all(REQUESTS + 2).unwrap(), b"hello");
     drop(asker);
+    rest.assert_back();
+}
+
+#[test]
+fn long_names_and_ranges_that_are_never_read_cost_no_more_than_their_bound() {
+    /// Connections that do it at once: the bound is one for each of them.
+    const AT_ONCE: usize = 4;
+    let site = site();
+    let rest = Rest::new(&site, &[]);
+    let many: Vec<_> = (0..256).map(|at| (at * 2, 1)).collect();
+    let name = vec!["x".repeat(255); 16].join("/");
+    assert!((4000..=4096).contains(&name.len()));
+    let mut askers = Vec::new();
+    for _ in 0..AT_ONCE {
+        let mut asker = Asker::new(&rest.server, "window=0");
+        // As many as are begun, with a window that is shut; the others have to wait.
+        asker.send(&(1..=64).map(|number| get(number, "large")).collect::<Vec<_>>());
+        asker.send(&(65..=REQUESTS).map(|number| ranges(number, &name, &many)).collect::<Vec<_>>());
+        askers.push(asker);
+    }
+    rest.assert_others_are_served();
+    for asker in &mut askers {
+        let (mut refused, mut waiting) = (0, 0);
+        asker.send(&[ClientFrame::Ping(0, [9; 8])]);
+        loop {
+            match asker.hear().expect("the connection ended").frame {
+                ServerFrame::Error(request, code, _) if request > 64 => {
+                    assert_eq!(code.0, LIMIT);
+                    refused += 1;
+                }
+                ServerFrame::Wait(_) => waiting += 1,
+                ServerFrame::Pong(..) => break,
+                _ => {}
+            }
+        }
+        let held = REQUESTS - 64 - refused;
+        let most = u32::try_from((1 << 20) / (name.len() + 256 * 16)).unwrap();
+        assert_eq!(held, most, "{waiting} were told to wait");
+    }
+    drop(askers);
     rest.assert_back();
 }
 
