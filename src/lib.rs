@@ -11,7 +11,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, storage, staged, fileops
-//! L1 words     codec, digest, error, exchange, limits, names, progress, sniff, text, tree, units
+//! L1 words     codec, digest, error, exchange, limits, names, progress, rate, sniff, text, tree, units
 //! ```
 
 pub mod app;
@@ -27,6 +27,7 @@ pub mod limits;
 pub mod logging;
 pub mod names;
 pub mod progress;
+pub mod rate;
 pub mod server;
 pub mod service;
 pub mod sniff;

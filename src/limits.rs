@@ -127,6 +127,31 @@ pub const WRITE_PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Least rate at which a peer must take what it asked for, in bytes per second.
 pub const RATE_MIN: u64 = 1024;
 
+/// What may be made up for at once where a rate is limited: what the rate carries in this time.
+pub const RATE_BURST: Duration = Duration::from_millis(100);
+/// How much of a limited rate is given out at a time: what it carries in this time, but no fewer and no
+/// more bytes than the following.
+pub const RATE_TURN: Duration = Duration::from_millis(5);
+/// Least bytes that are given out at a time, unless they would last longer than `RATE_TURN_MAX`.
+pub const RATE_TURN_BYTES_MIN: u64 = 1 << 10;
+/// Most bytes that are given out at a time.
+pub const RATE_TURN_BYTES_MAX: u64 = 256 << 10;
+/// Longest turn of a very low rate, unless a single byte takes longer.
+pub const RATE_TURN_MAX: Duration = Duration::from_millis(250);
+/// Least bytes to which a frame of version 2 is cut where a rate is limited: a frame that has begun has to
+/// end before another file on the same connection gets its turn.
+pub const RATE_FRAME_BYTES_MIN: u64 = 4 << 10;
+/// Turns of which a frame of version 2 consists where a rate is limited.
+pub const RATE_FRAME_TURNS: u64 = 4;
+/// Clients without a connection whose limited rates are remembered until they have rested.
+pub const RATE_CLIENTS_RESTING_MAX: usize = 4096;
+/// Leading bits of a public IPv6 address that tell one client from another: a site has a network of so
+/// many bits, and chooses the others as it likes.
+pub const RATE_CLIENT_BITS: u32 = 64;
+/// Least rate to which a client may limit itself, for each connection, in bytes per second: well above that
+/// from which on servers drop it (`RATE_MIN`).
+pub const CLIENT_RATE_MIN: u64 = 4 << 10;
+
 /// Time that running transfers have to end after a shutdown was asked for.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

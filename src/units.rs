@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `10s`, `1.5h`, `64KiB`, `100MB`.
+//! Durations, sizes and rates as people write them: `10s`, `1.5h`, `64KiB`, `100MB`, `10MiB/s`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub struct Span(pub Duration);
 #[serde(try_from = "Text")]
 pub struct Size(pub u64);
 
-/// What is wrong with a written duration or size.
+/// What is wrong with a written duration, size or rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a {kind}; write for example {example}")]
 pub struct UnitError {
@@ -126,8 +126,9 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A rate for people, in bytes per second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A rate in bytes per second, for people; as an option, a [`Size`] with or without `/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Text")]
 pub struct Rate(pub u64);
 
 impl Rate {
@@ -136,6 +137,20 @@ impl Rate {
     pub fn new(size: u64, elapsed: Duration) -> Self {
         let rate = u128::from(size) * 1_000_000 / elapsed.as_micros().max(1);
         Self(u64::try_from(rate).unwrap_or(u64::MAX))
+    }
+}
+
+impl FromStr for Rate {
+    type Err = UnitError;
+
+    fn from_str(text: &str) -> Result<Self, UnitError> {
+        let trimmed = text.trim_end();
+        let size = trimmed.strip_suffix("/s").unwrap_or(trimmed);
+        size.parse().map(|Size(rate)| Self(rate)).map_err(|_| UnitError {
+            text: crate::text::shown(text.as_bytes()).to_string(),
+            kind: "rate",
+            example: "500KB, 1.5MB/s or 10MiB/s",
+        })
     }
 }
 
@@ -158,7 +173,7 @@ fn finite(digits: &str) -> Option<f64> {
     digits.parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
-/// What a configuration file may hold for a duration or a size: a string or a whole number.
+/// What a configuration file may hold for a duration, a size or a rate: a string or a whole number.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Text {
@@ -176,6 +191,14 @@ impl Text {
 }
 
 impl TryFrom<Text> for Span {
+    type Error = UnitError;
+
+    fn try_from(text: Text) -> Result<Self, UnitError> {
+        text.parse()
+    }
+}
+
+impl TryFrom<Text> for Rate {
     type Error = UnitError;
 
     fn try_from(text: Text) -> Result<Self, UnitError> {
@@ -229,6 +252,16 @@ mod tests {
     }
 
     #[test]
+    fn rates_are_sizes_with_or_without_a_second() {
+        for text in ["1536KiB", "1.5MiB/s", " 1.5 MiB /s ", "1572864/s", "1572864"] {
+            assert_eq!(text.parse(), Ok(Rate(1_572_864)), "{text}");
+        }
+        for text in ["", "/s", "-1", "1MB/m", "1MB/s/s", "1 s", "18446744073709551616/s"] {
+            assert!(text.parse::<Rate>().unwrap_err().to_string().contains("10MiB/s"), "{text}");
+        }
+    }
+
+    #[test]
     fn space_around_a_size_of_whatever_kind_changes_nothing() {
         for text in [" 18446744073709551615\t", "\u{2003}18446744073709551615 B\u{2003}"] {
             assert_eq!(text.parse(), Ok(Size(u64::MAX)), "{text:?}");
@@ -258,6 +291,7 @@ mod tests {
         fn no_text_makes_it_panic(text in ".{0,20}") {
             let _ = text.parse::<Span>();
             let _ = text.parse::<Size>();
+            let _ = text.parse::<Rate>();
         }
     }
 }

@@ -1,0 +1,138 @@
+use proptest::prelude::*;
+
+use super::*;
+
+/// A moment with enough time before it.
+fn epoch() -> Instant {
+    std::time::Instant::now() + Duration::from_secs(3600)
+}
+
+/// What a rate carries in a time, in bytes.
+fn carried(rate: u64, time: Duration) -> u128 {
+    u128::from(rate) * time.as_nanos() / NANOS
+}
+
+/// `seconds` of `askers` who each ask for a turn again as soon as they have had theirs; what each got.
+fn take_turns(rate: u64, askers: usize, seconds: u64) -> Vec<u64> {
+    let begin = epoch();
+    let end = begin + Duration::from_secs(seconds);
+    let limiter = Limiter::new(rate, begin);
+    let mut got = vec![0; askers];
+    let mut asks: Vec<_> = (0..askers).map(|asker| (begin, asker)).collect();
+    while let Some(&(now, asker)) = asks.iter().min() {
+        if now >= end {
+            break;
+        }
+        let grant = limiter.take(u64::MAX, now);
+        got[asker] += grant.bytes;
+        // Whoever has to wait is a little late, as a timer is.
+        let late = Duration::from_micros(if grant.from > now { 700 } else { 1 });
+        asks[asker].0 = grant.from.max(now) + late;
+    }
+    got
+}
+
+#[test]
+fn a_rate_is_kept_to_the_byte_however_long_and_however_late_each_turn_is() {
+    for rate in [1_000, 300_000, 7_777_777, 1_000_000_007] {
+        let got = u128::from(take_turns(rate, 1, 100)[0]);
+        let due = carried(rate, Duration::from_secs(100));
+        let more = carried(rate, RATE_BURST) + 2 * u128::from(turn(rate));
+        assert!((due..=due + more).contains(&got), "{got} of {due} at {rate}");
+    }
+}
+
+#[test]
+fn those_who_wait_get_equally_much() {
+    for (rate, askers) in [(10_000, 3), (1_000_000, 9), (100_000_000, 40)] {
+        let got = take_turns(rate, askers, 5);
+        let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
+        assert!(most - least <= 2 * turn(rate), "{got:?}");
+    }
+}
+
+#[test]
+fn who_comes_late_waits_for_one_turn_of_each_before_it() {
+    let (begin, rate) = (epoch(), 1_000_000);
+    let limiter = Limiter::new(rate, begin);
+    let burst = carried(rate, RATE_BURST) as u64;
+    while limiter.take(u64::MAX, begin).from <= begin {}
+    let mut last = begin;
+    for _ in 0..8 {
+        last = limiter.take(u64::MAX, begin).until;
+    }
+    let own = limiter.take(1, begin);
+    assert_eq!((own.bytes, own.from), (1, last));
+    assert!(own.from - begin <= 10 * RATE_TURN, "{:?}, not after {burst} bytes of each", own.from - begin);
+}
+
+#[test]
+fn after_a_rest_there_is_one_burst_and_not_more() {
+    let (begin, rate) = (epoch(), 1_000_000);
+    let limiter = Limiter::new(rate, begin);
+    assert!(limiter.is_rested(begin));
+    let now = begin + Duration::from_secs(3600);
+    let mut at_once = 0;
+    loop {
+        let grant = limiter.take(u64::MAX, now);
+        if grant.from > now {
+            break;
+        }
+        at_once += u128::from(grant.bytes);
+    }
+    assert_eq!(at_once, carried(rate, RATE_BURST) + u128::from(turn(rate)));
+    assert!(!limiter.is_rested(now));
+    assert!(limiter.is_rested(now + 2 * RATE_BURST));
+}
+
+#[test]
+fn what_is_given_back_is_there_for_others() {
+    let begin = epoch();
+    let limiter = Limiter::new(1000, begin);
+    let first = limiter.take(100, begin);
+    limiter.give_back(first.bytes);
+    assert_eq!(limiter.take(100, begin), first);
+}
+
+#[test]
+fn absurd_rates_neither_overflow_nor_stand_still() {
+    let begin = epoch();
+    for rate in [0, 1, 2, u64::MAX - 1, u64::MAX] {
+        let limiter = Limiter::new(rate, begin);
+        let mut last = limiter.take(u64::MAX, begin);
+        for _ in 0..10_000 {
+            let next = limiter.take(u64::MAX, begin);
+            assert!(next.bytes > 0 && next.from == last.until && next.until >= next.from);
+            last = next;
+        }
+        limiter.give_back(u64::MAX);
+        assert!(limiter.take(1, begin).bytes == 1);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_stretch_of_time_carries_more_than_the_rate_and_a_burst(
+        rate in 1_u64..10_000_000_000,
+        asks in proptest::collection::vec((0_u64..400, 1_u64..1_000_000), 1..100),
+    ) {
+        let (begin, mut now) = (epoch(), epoch());
+        let limiter = Limiter::new(rate, begin);
+        let mut moved = Vec::new();
+        for (millis, wanted) in asks {
+            now = now.max(begin) + Duration::from_millis(millis);
+            let grant = limiter.take(wanted, now);
+            prop_assert!(grant.bytes >= 1 && grant.bytes <= wanted.min(turn(rate)));
+            moved.push((grant.from.max(now), u128::from(grant.bytes)));
+        }
+        prop_assert!(moved.is_sorted_by_key(|&(at, _)| at), "in the order in which they were asked for");
+        for (i, &(from, _)) in moved.iter().enumerate() {
+            let mut bytes = 0;
+            for &(until, count) in &moved[i..] {
+                bytes += count;
+                let allowed = carried(rate, until - from + RATE_BURST) + u128::from(turn(rate)) + 2;
+                prop_assert!(bytes <= allowed, "{bytes} instead of {allowed} in {:?}", until - from);
+            }
+        }
+    }
+}
