@@ -15,7 +15,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
 use crate::server;
-use crate::units::Span;
+use crate::units::{Rate, Span};
 
 mod options;
 
@@ -139,6 +139,7 @@ fn read_file(path: &Path) -> Result<Options, ConfigError> {
 
 fn check(options: Options) -> Result<Config, ConfigError> {
     let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
+    let limit = |given: Option<Rate>| given.map(|rate| rate.0).filter(|&rate| rate > 0);
     let config = Config {
         bind: options.bind,
         port: options.port.unwrap_or(limits::DEFAULT_PORT),
@@ -157,7 +158,9 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             connections_per_address_max: options.max_connections_per_address.unwrap_or(0),
             request_timeout: span(options.request_timeout, limits::REQUEST_TIMEOUT),
             idle_timeout: span(options.idle_timeout, limits::IDLE_TIMEOUT),
-            rate_min: options.min_rate.map_or(limits::RATE_MIN, |size| size.0),
+            rate_min: options.min_rate.map_or(limits::RATE_MIN, |rate| rate.0),
+            rate_limit: limit(options.limit_rate),
+            rate_limit_per_client: limit(options.limit_rate_per_client),
             drain_timeout: span(options.drain_timeout, limits::DRAIN_TIMEOUT),
             v1_pause: span(options.v1_pause, limits::V1_PAUSE),
         },

@@ -20,9 +20,12 @@ use crate::service::Service;
 mod connection;
 mod end;
 pub mod listener;
+mod rates;
 mod v1;
 mod v2;
 mod wire;
+
+use rates::Rates;
 
 /// What a user may set about connections.
 #[derive(Clone, Debug)]
@@ -37,6 +40,10 @@ pub struct Settings {
     pub idle_timeout: Duration,
     /// Least rate at which a peer must take a file, in bytes per second; 0 means none.
     pub rate_min: u64,
+    /// Most bytes per second that all clients get together.
+    pub rate_limit: Option<u64>,
+    /// Most bytes per second that all connections of one client get together.
+    pub rate_limit_per_client: Option<u64>,
     /// Time that running transfers have to end after a stop.
     pub drain_timeout: Duration,
     /// Pause between `OK` and the header in wire format v1.
@@ -59,6 +66,7 @@ pub trait Monitor: Send + Sync {
 struct Context {
     service: Service,
     settings: Settings,
+    rates: Rates,
     /// The server is stopping: what has not begun does not begin.
     stopping: CancellationToken,
 }
@@ -75,7 +83,8 @@ pub async fn run(
     let drain_timeout = settings.drain_timeout;
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let addresses = Arc::new(Addresses::new(settings.connections_per_address_max));
-    let context = Arc::new(Context { service, settings, stopping: stopping.clone() });
+    let context =
+        Arc::new(Context { service, rates: Rates::new(&settings), settings, stopping: stopping.clone() });
     let tasks = TaskTracker::new();
     let killing = CancellationToken::new();
     let mut acceptor = Acceptor { listener, monitor, places, was_full: false, is_failing: false };

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::limits;
-use crate::units::{Size, Span};
+use crate::units::{Rate, Size, Span};
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -87,8 +87,16 @@ pub struct Options {
     pub idle_timeout: Option<Span>,
 
     /// Least bytes per second that a client must take, over each idle timeout; 0 means any [default: 1KiB]
-    #[arg(long, env = "ONEPORT_MIN_RATE", value_name = "SIZE")]
-    pub min_rate: Option<Size>,
+    #[arg(long, env = "ONEPORT_MIN_RATE", value_name = "RATE")]
+    pub min_rate: Option<Rate>,
+
+    /// Most bytes per second that all clients get together; 0 means no limit [default: 0]
+    #[arg(long, env = "ONEPORT_LIMIT_RATE", value_name = "RATE")]
+    pub limit_rate: Option<Rate>,
+
+    /// Most bytes per second that one client gets, over all its connections; 0 means no limit [default: 0]
+    #[arg(long, env = "ONEPORT_LIMIT_RATE_PER_CLIENT", value_name = "RATE")]
+    pub limit_rate_per_client: Option<Rate>,
 
     /// Time that running transfers have to end when the server is stopped [default: 30s]
     #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
@@ -125,6 +133,8 @@ impl Options {
             request_timeout: self.request_timeout.or(other.request_timeout),
             idle_timeout: self.idle_timeout.or(other.idle_timeout),
             min_rate: self.min_rate.or(other.min_rate),
+            limit_rate: self.limit_rate.or(other.limit_rate),
+            limit_rate_per_client: self.limit_rate_per_client.or(other.limit_rate_per_client),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),

@@ -81,6 +81,20 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
 }
 
 #[test]
+fn rates_are_not_limited_unless_asked_for() {
+    let limits = |arguments: &[&str]| {
+        let server = load_from(arguments).unwrap().server;
+        (server.rate_limit, server.rate_limit_per_client)
+    };
+    assert_eq!(limits(&[]), (None, None));
+    assert_eq!(limits(&["--limit-rate", "0", "--limit-rate-per-client", "0/s"]), (None, None));
+    assert_eq!(limits(&["--limit-rate", "1MiB/s", "--limit-rate-per-client", "1"]), (Some(1 << 20), Some(1)));
+    let file = file("limit-rate = \"2MB/s\"\nlimit-rate-per-client = 5000\n");
+    let path = file.path().to_str().unwrap();
+    assert_eq!(limits(&["--config", path]), (Some(2_000_000), Some(5000)));
+}
+
+#[test]
 fn values_out_of_range_are_refused_with_what_would_do() {
     for arguments in [
         ["--max-connections", "0"],

@@ -92,6 +92,8 @@ pub enum Output {
 pub struct Responder {
     /// What a client lets be under way for each request.
     window: u64,
+    /// The most bytes of a frame of data.
+    data_max: u64,
     last: RequestId,
     /// Requests that were begun.
     requests: BTreeMap<RequestId, Active>,
@@ -146,6 +148,7 @@ impl Responder {
         ServerFrame::Welcome(Welcome::default()).encode(&mut frames);
         Self {
             window,
+            data_max: DATA_MAX,
             last: 0,
             requests: BTreeMap::new(),
             waiting: Waiting::default(),
@@ -154,6 +157,12 @@ impl Responder {
             asks: VecDeque::new(),
             frames,
         }
+    }
+
+    /// From now on a frame of data has at most so many bytes: on a slow line, others would have to wait for
+    /// longer ones.
+    pub fn limit_data(&mut self, max: u64) {
+        self.data_max = max.clamp(1, DATA_MAX);
     }
 
     /// A frame has arrived.
@@ -374,7 +383,7 @@ impl Responder {
             let Some(active) = self.requests.get_mut(&request) else { continue };
             let State::Sending(sending) = &mut active.state else { continue };
             let mut head = BytesMut::new();
-            match sending.step(request, active.window.min(data_max), &mut head) {
+            match sending.step(request, active.window.min(data_max).min(self.data_max), &mut head) {
                 Step::Data { offset, len, ends_block } => {
                     active.window -= len;
                     active.said = now;

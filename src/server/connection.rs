@@ -21,7 +21,7 @@ const FIRST_BUFFER: usize = 256;
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
     context.service.tell(&Event::Opened { peer });
     let Settings { idle_timeout, rate_min, .. } = context.settings;
-    let mut wire = Wire::new(stream, Pace { idle_timeout, rate_min });
+    let mut wire = Wire::new(stream, Pace { idle_timeout, rate_min }, context.rates.of(peer.ip()));
     let end = converse(&mut wire, peer, context).await;
     let cause = end.err().map(|end| end.to_string());
     context.service.tell(&Event::Closed { peer, cause: cause.as_deref() });

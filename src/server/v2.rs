@@ -50,10 +50,14 @@ pub(super) async fn serve(
         wire.say_farewell().await;
         return Err(End::Lacking(lacking));
     }
+    let mut responder = Responder::new(hello.window);
+    if let Some(frame_max) = wire.frame_max() {
+        responder.limit_data(frame_max);
+    }
     let mut connection = Connection {
         context,
         peer,
-        responder: Responder::new(hello.window),
+        responder,
         works: HashMap::new(),
         running: JoinSet::new(),
         input,

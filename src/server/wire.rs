@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::rates::Throttle;
 use crate::limits::{LINGER_BYTES, LINGER_CHUNK, LINGER_TIMEOUT, SMALL_FILE_MAX, WRITE_PROBE_INTERVAL};
 use crate::storage::StoredFile;
 
@@ -55,18 +56,20 @@ pub(super) enum Farewell {
 pub(super) struct Wire {
     stream: TcpStream,
     pace: Pace,
+    /// Whom to ask before bytes are sent, where their rate is limited.
+    throttle: Option<Throttle>,
     /// Time spent waiting for the peer, and bytes that it took, since the pace was last looked at.
     waited: Duration,
     taken: u64,
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, pace: Pace) -> Self {
+    pub(super) fn new(stream: TcpStream, pace: Pace, throttle: Option<Throttle>) -> Self {
         // On Linux it has inherited that from the listener. Only a matter of speed; a socket that
         // refuses it still works.
         #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true);
-        Self { stream, pace, waited: Duration::ZERO, taken: 0 }
+        Self { stream, pace, throttle, waited: Duration::ZERO, taken: 0 }
     }
 
     /// Reads what is there, without a deadline of its own: the caller has one for the whole request.
@@ -91,9 +94,15 @@ impl Wire {
     /// Writes all of `bytes`. `more` says that the file follows at once, so that they share a
     /// segment with its first bytes.
     pub(super) async fn write_all(&mut self, mut bytes: &[u8], more: bool) -> Result<(), WireEnd> {
-        let flags = if more { SendFlags::MORE | SendFlags::NOSIGNAL } else { SendFlags::NOSIGNAL };
+        // What follows may have to wait for its turn: then these bytes must not wait for it.
+        let flags = if more && self.throttle.is_none() {
+            SendFlags::MORE | SendFlags::NOSIGNAL
+        } else {
+            SendFlags::NOSIGNAL
+        };
         while !bytes.is_empty() {
-            let count = self.give(|stream| Ok(rustix::net::send(stream, bytes, flags)?)).await?;
+            let allowed = &bytes[..self.allowed(bytes.len()).await];
+            let count = self.give(|stream| Ok(rustix::net::send(stream, allowed, flags)?)).await?;
             bytes = &bytes[count..];
         }
         Ok(())
@@ -118,7 +127,7 @@ impl Wire {
         offset: u64,
         count: u64,
     ) -> Result<u64, WireEnd> {
-        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        let wanted = self.allowed(usize::try_from(count).unwrap_or(usize::MAX)).await;
         let sent = self.give(|stream| {
             let mut at = offset;
             Ok(rustix::fs::sendfile(stream, &**file, Some(&mut at), wanted)?)
@@ -133,6 +142,20 @@ impl Wire {
                 _ => Err(error.into()),
             },
             Err(end) => Err(end),
+        }
+    }
+
+    /// The most bytes of a frame of version 2, where the rate is limited.
+    pub(super) fn frame_max(&self) -> Option<u64> {
+        self.throttle.as_ref().map(Throttle::frame_max)
+    }
+
+    /// How many of so many bytes may be sent now. Where the rate is limited this waits for a turn; the
+    /// peer has nothing to do with that, so it is not counted as its slowness.
+    async fn allowed(&mut self, wanted: usize) -> usize {
+        match &mut self.throttle {
+            None => wanted,
+            Some(throttle) => usize::try_from(throttle.allow(wanted as u64).await).unwrap_or(wanted),
         }
     }
 
@@ -151,7 +174,7 @@ impl Wire {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             result => {
                 let count = result?;
-                self.taken += count as u64;
+                self.took(count as u64);
                 return Ok(count);
             }
         }
@@ -173,13 +196,20 @@ impl Wire {
                 result => break result?,
             }
         };
-        self.check_pace(began.elapsed(), count as u64)?;
+        self.took(count as u64);
+        self.check_pace(began.elapsed())?;
         Ok(count)
     }
 
-    fn check_pace(&mut self, waited: Duration, taken: u64) -> Result<(), WireEnd> {
+    fn took(&mut self, count: u64) {
+        self.taken += count;
+        if let Some(throttle) = &mut self.throttle {
+            throttle.sent(count);
+        }
+    }
+
+    fn check_pace(&mut self, waited: Duration) -> Result<(), WireEnd> {
         self.waited += waited;
-        self.taken += taken;
         if self.waited < self.pace.idle_timeout {
             return Ok(());
         }
