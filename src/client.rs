@@ -26,6 +26,7 @@ mod checksum;
 mod connect;
 mod error;
 mod events;
+mod pace;
 mod retry;
 mod target;
 mod v1;
@@ -93,6 +94,9 @@ pub struct Settings {
     pub protocol: Protocol,
     /// Connections at once for one file, at most (version 2).
     pub links: u64,
+    /// Most bytes of a file per second, over all its connections. Below
+    /// [`CLIENT_RATE_MIN`](crate::limits::CLIENT_RATE_MIN) servers may take the client for dead.
+    pub limit_rate: Option<u64>,
     /// Whether to forget what is there of an earlier attempt.
     pub restart: bool,
     /// What the file has to be.
@@ -134,7 +138,8 @@ pub async fn fetch(
 ) -> Result<Fetched, FetchError> {
     let began = Instant::now();
     target.check(settings.overwrite)?;
-    let attempt = attempt::Attempt { server, name, target, settings, observer, stopping };
+    let pace = &pace::Pace::of(settings);
+    let attempt = attempt::Attempt { server, name, target, settings, observer, stopping, pace };
     let mut remains = v2::Remains::default();
     let got = with_retries(settings, observer, stopping, async || {
         let before = remains.blocks;

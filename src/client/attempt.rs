@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::pace::Pace;
 use super::{FetchError, Observer, Overwrite, Server, Settings, Target};
 use crate::digest::Digest;
 use crate::staged::Replace;
@@ -20,6 +21,7 @@ pub(super) struct Attempt<'a> {
     pub(super) settings: &'a Settings,
     pub(super) observer: &'a dyn Observer,
     pub(super) stopping: &'a CancellationToken,
+    pub(super) pace: &'a Pace,
 }
 
 /// A file that is where it should be.

@@ -50,8 +50,8 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<Got, FetchError> {
     }
     let target = attempt.target.clone();
     let sink = blocking(move || target.stage(size)).await?;
-    let (patience, stopping) = (settings.timeout, attempt.stopping);
-    let arrival = Arrival { stream, peer, early, size, patience, stopping };
+    let (patience, stopping, pace) = (settings.timeout, attempt.stopping, attempt.pace);
+    let arrival = Arrival { stream, peer, early, size, patience, pace, stopping };
     let progress = |done| attempt.observer.observe(&Event::Progress { done, size });
     let (sink, received) = arrival.receive(sink, progress).await?;
     if received != md5 {

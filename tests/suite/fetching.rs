@@ -91,6 +91,7 @@ pub(crate) fn settings(links: u64, retries: u32) -> Settings {
         sync: false,
         protocol: Protocol::Auto,
         links,
+        limit_rate: None,
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),

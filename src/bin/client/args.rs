@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use oneport::client::{Checksum, Server};
 use oneport::config::exit_statuses;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
-use oneport::units::Span;
+use oneport::units::{Rate, Span};
 
 #[path = "args/job.rs"]
 mod job;
@@ -171,6 +171,10 @@ struct Options {
     #[arg(short = 'j', long, value_name = "N", default_value_t = V2_LINKS,
         value_parser = clap::value_parser!(u64).range(1..=V2_LINKS_MAX))]
     connections: u64,
+
+    /// Most bytes per second of a file, over all its connections; 0 means no limit [default: 0]
+    #[arg(long, value_name = "RATE")]
+    limit_rate: Option<Rate>,
 
     /// Accept only the file with this checksum: blake3=HEX, sha256=HEX or md5=HEX
     #[arg(long, value_name = "CHECKSUM")]

@@ -12,7 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::FetchError;
+use crate::client::pace::Pace;
 use crate::client::target::Sink;
 use crate::codec::WireError;
 use crate::digest::{Md5, Md5Hasher};
@@ -34,6 +35,7 @@ pub(super) struct Arrival<'a> {
     pub(super) size: u64,
     /// Longest wait for the next byte.
     pub(super) patience: Duration,
+    pub(super) pace: &'a Pace,
     pub(super) stopping: &'a CancellationToken,
 }
 
@@ -86,8 +88,10 @@ impl Arrival<'_> {
             buffer.extend_from_slice(&self.early.split_to(self.early.len().min(RECEIVE_CHUNK)));
             let mut arrived = done + buffer.len() as u64;
             while buffer.len() < RECEIVE_CHUNK && arrived < self.size {
-                arrived += self.read_into(&mut buffer, arrived).await? as u64;
+                let count = self.read_into(&mut buffer, arrived).await?;
+                arrived += count as u64;
                 progress(arrived.min(self.size));
+                self.pace.rest(count).await;
             }
             if arrived > self.size {
                 return Err(self.excess());
@@ -103,7 +107,8 @@ impl Arrival<'_> {
 
     async fn read_into(&mut self, buffer: &mut BytesMut, arrived: u64) -> Result<usize, FetchError> {
         let when = || format!("after {arrived} of {} bytes", self.size);
-        match timeout(self.patience, self.stream.read_buf(buffer)).await {
+        let mut stretch = buffer.limit(self.pace.stretch());
+        match timeout(self.patience, self.stream.read_buf(&mut stretch)).await {
             Ok(Ok(0)) => {
                 let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
                 Err(FetchError::Lost { peer: self.peer, when: when(), source })

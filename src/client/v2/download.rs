@@ -39,7 +39,7 @@ pub(super) struct Download<'a> {
 
 impl<'a> Download<'a> {
     pub(super) fn new(attempt: &'a Attempt<'a>, remains: &'a mut Remains) -> Self {
-        Self { attempt, remains, arrived: Arc::default() }
+        Self { attempt, remains, arrived: Arrived::at(attempt.pace) }
     }
 
     /// Makes one attempt.
@@ -325,7 +325,7 @@ impl<'a> Download<'a> {
         }
         let queue = Queue::new(missing);
         let left = queue.left();
-        let links = (left / V2_LINK_BLOCKS_MIN).clamp(1, attempt.settings.links.max(1));
+        let links = (left / V2_LINK_BLOCKS_MIN).clamp(1, attempt.settings.links_max());
         let have = source.size.min(self.arrived.done());
         let shared = Arc::new(Shared {
             part,

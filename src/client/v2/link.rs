@@ -18,6 +18,7 @@ use tokio_util::codec::Encoder;
 
 use crate::client::attempt::within;
 use crate::client::connect::connect;
+use crate::client::pace::Pace;
 use crate::client::{FetchError, Observer, Server, Settings};
 use crate::codec::WireError;
 use crate::codec::v1::RequestCodec;
@@ -66,11 +67,13 @@ pub(super) struct Parked {
     arrived: Arc<Arrived>,
 }
 
-/// How many bytes of a file are here, counted by all its links.
+/// How many bytes of a file are here, counted by all its links, which keep one pace.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     done: AtomicU64,
     size: AtomicU64,
+    /// How fast more may arrive.
+    pace: Pace,
 }
 
 /// What came of a hello.
@@ -87,6 +90,11 @@ pub(super) enum Opening {
 }
 
 impl Arrived {
+    /// None so far.
+    pub(super) fn at(pace: &Pace) -> Arc<Self> {
+        Arc::new(Self { pace: pace.clone(), ..Self::default() })
+    }
+
     pub(super) fn begin(&self, have: u64, size: u64) {
         self.done.store(have, Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
@@ -240,8 +248,16 @@ impl Link {
         }
     }
 
-    /// Takes the bytes of a file that come next, as many as `into` has room for.
+    /// Takes the bytes of a file that come next, as many as `into` has room for, at the pace of the file.
     pub(super) async fn take(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
+        for stretch in into.chunks_mut(self.arrived.pace.stretch()) {
+            self.fill(stretch).await?;
+            self.arrived.pace.rest(stretch.len()).await;
+        }
+        Ok(())
+    }
+
+    async fn fill(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
         let early = self.input.len().min(into.len());
         into[..early].copy_from_slice(&self.input.split_to(early));
         self.arrived.add(early as u64);

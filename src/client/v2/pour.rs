@@ -39,7 +39,7 @@ enum Output {
 
 /// Makes one attempt.
 pub(super) async fn run(attempt: &Attempt<'_>, remains: &mut Remains) -> Result<Got, Stop> {
-    let arrived = Arc::<Arrived>::default();
+    let arrived = Arrived::at(attempt.pace);
     let poured = &remains.poured;
     let get = request(attempt, poured);
     let (settings, counted) = (attempt.settings, Arc::clone(&arrived));

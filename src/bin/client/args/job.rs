@@ -6,9 +6,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
-use oneport::limits::{COMPONENT_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
+use oneport::limits::{CLIENT_RATE_MIN, COMPONENT_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
 use oneport::names::base;
 use oneport::text;
+use oneport::units::Rate;
 
 use super::{ArgsError, Common, Files, Host, Options, OverwriteArg, Place, Progress, ProtocolArg};
 
@@ -59,8 +60,25 @@ impl File {
 
 pub(super) fn get(files: Files, options: Options) -> Result<Job, ArgsError> {
     let files = checked_files(files, &options.place, true)?;
-    let Options { overwrite, restart, connections, checksum, protocol, progress, no_sync, common, .. } =
-        options;
+    let Options {
+        overwrite,
+        restart,
+        connections,
+        limit_rate,
+        checksum,
+        protocol,
+        progress,
+        no_sync,
+        common,
+        ..
+    } = options;
+    let limit_rate = limit_rate.map(|Rate(rate)| rate).filter(|&rate| rate > 0);
+    if limit_rate.is_some_and(|rate| rate < CLIENT_RATE_MIN) {
+        return wrong(&format!(
+            "--limit-rate must be at least {CLIENT_RATE_MIN} bytes per second (4KiB): servers take slower \
+             clients for dead"
+        ));
+    }
     if common.json && files.iter().any(|file| file.target == Target::Stdout) {
         return wrong("--json and -o - both want standard output; drop one of them");
     }
@@ -69,6 +87,7 @@ pub(super) fn get(files: Files, options: Options) -> Result<Job, ArgsError> {
     }
     let mut job = common_job(Task::Get, files, common)?;
     job.progress = progress;
+    job.settings.limit_rate = limit_rate;
     job.settings.overwrite = match overwrite {
         OverwriteArg::Never => Overwrite::Never,
         OverwriteArg::Different => Overwrite::Different,
@@ -118,6 +137,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
         sync: true,
         protocol: Protocol::Auto,
         links: V2_LINKS,
+        limit_rate: None,
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),

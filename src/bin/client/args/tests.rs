@@ -146,6 +146,14 @@ fn commands_that_move_no_file_have_their_own_words() {
 }
 
 #[test]
+fn a_rate_is_limited_only_as_far_as_servers_take_it_for_life() {
+    let limit = |rate| parse_words(&["x", "--limit-rate", rate]).unwrap().settings.limit_rate;
+    assert_eq!([limit("4KiB"), limit("1.5MB/s"), limit("0")], [Some(4096), Some(1_500_000), None]);
+    wrong(&["x", "--limit-rate", "4095"], "at least 4096 bytes per second");
+    wrong(&["x", "--limit-rate", "1"], "--limit-rate");
+}
+
+#[test]
 fn what_is_asked_of_a_transfer_arrives_in_its_settings() {
     let root = Root::of(b"abc");
     let checksum = format!("blake3={root}");
@@ -153,5 +161,6 @@ fn what_is_asked_of_a_transfer_arrives_in_its_settings() {
     let settings = parse_words(&words).unwrap().settings;
     assert_eq!((settings.links, settings.restart, settings.sync), (4, true, false));
     assert_eq!(settings.protocol, Protocol::V2);
+    assert_eq!(settings.limit_rate, None);
     assert_eq!(settings.checksum, Some(Checksum::Blake3(root)));
 }
