@@ -142,7 +142,9 @@ pub const RATE_TURN_MAX: Duration = Duration::from_millis(250);
 /// end before another file on the same connection gets its turn.
 pub const RATE_FRAME_BYTES_MIN: u64 = 4 << 10;
 /// Turns of which a frame of version 2 consists where a rate is limited.
-pub const RATE_FRAME_TURNS: u64 = 4;
+pub const RATE_FRAME_TURNS: u64 = 2;
+/// Turns that whoever had only small things to move may make up for in its next one.
+pub const RATE_TURNS_DUE: u64 = 2;
 /// Clients without a connection whose limited rates are remembered until they have rested.
 pub const RATE_CLIENTS_RESTING_MAX: usize = 4096;
 /// Leading bits of a public IPv6 address that tell one client from another: a site has a network of so

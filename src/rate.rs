@@ -9,7 +9,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::limits::{RATE_BURST, RATE_TURN, RATE_TURN_BYTES_MAX, RATE_TURN_BYTES_MIN, RATE_TURN_MAX};
+use crate::limits::{
+    RATE_BURST, RATE_TURN, RATE_TURN_BYTES_MAX, RATE_TURN_BYTES_MIN, RATE_TURN_MAX, RATE_TURNS_DUE,
+};
 
 const NANOS: u128 = 1_000_000_000;
 
@@ -34,15 +36,13 @@ pub struct Limiter {
 /// When bytes that were granted may be moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Bytes, at most one turn's.
-    pub bytes: u64,
     /// Not before this moment.
     pub from: Instant,
     /// By then they will have been moved at the rate; the next grant begins here.
     pub until: Instant,
 }
 
-/// The most bytes that one grant gives at a rate: few enough that others get their turn soon, and enough
+/// The bytes of a turn at a rate: few enough that others get their turn soon, and enough
 /// that they are worth a system call.
 #[must_use]
 pub fn turn(rate: u64) -> u64 {
@@ -50,6 +50,21 @@ pub fn turn(rate: u64) -> u64 {
         |time: Duration| u64::try_from(u128::from(rate) * time.as_nanos() / NANOS).unwrap_or(u64::MAX);
     let least = RATE_TURN_BYTES_MIN.min(within(RATE_TURN_MAX)).max(1);
     within(RATE_TURN).clamp(least, RATE_TURN_BYTES_MAX)
+}
+
+/// What is due to one of those who take turns (deficit round robin): what it did not use of its last turns,
+/// within a bound, it may use in the next. Else whoever has small things to move would get less.
+#[derive(Debug, Default)]
+pub struct Due(u64);
+
+impl Due {
+    /// How many of `wanted` bytes to take where a turn has so many.
+    pub fn take(&mut self, wanted: u64, turn: u64) -> u64 {
+        let most = turn.saturating_add(self.0);
+        let bytes = wanted.min(most);
+        self.0 = (most - bytes).min(turn.saturating_mul(RATE_TURNS_DUE));
+        bytes
+    }
 }
 
 impl Limiter {
@@ -61,18 +76,16 @@ impl Limiter {
         Self { bucket: Arc::new(Mutex::new(bucket)), turn: turn(rate) }
     }
 
-    /// The most bytes that one grant gives.
+    /// How many bytes to take at a time, so that all take turns.
     #[must_use]
     pub fn turn(&self) -> u64 {
         self.turn
     }
 
-    /// Grants `wanted` bytes, or as many as one turn has.
+    /// Grants so many bytes, which should be no more than a turn.
     #[must_use]
-    pub fn take(&self, wanted: u64, now: Instant) -> Grant {
-        let bytes = wanted.min(self.turn);
-        let (from, until) = self.lock().take(bytes, now);
-        Grant { bytes, from, until }
+    pub fn take(&self, bytes: u64, now: Instant) -> Grant {
+        self.lock().take(bytes, now)
     }
 
     /// Takes back bytes that were granted and will not be moved.
@@ -103,7 +116,7 @@ fn earliest(now: Instant) -> Instant {
 }
 
 impl Bucket {
-    fn take(&mut self, bytes: u64, now: Instant) -> (Instant, Instant) {
+    fn take(&mut self, bytes: u64, now: Instant) -> Grant {
         let earliest = earliest(now);
         if self.free < earliest {
             (self.free, self.carry) = (earliest, 0);
@@ -114,7 +127,7 @@ impl Bucket {
         self.carry = whole % u128::from(self.rate);
         // No end of time is that near: a turn lasts at most RATE_TURN_MAX, or one byte.
         self.free = from.checked_add(time).unwrap_or(from);
-        (from, self.free)
+        Grant { from, until: self.free }
     }
 
     fn give_back(&mut self, bytes: u64) {

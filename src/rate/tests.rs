@@ -23,8 +23,8 @@ fn take_turns(rate: u64, askers: usize, seconds: u64) -> Vec<u64> {
         if now >= end {
             break;
         }
-        let grant = limiter.take(u64::MAX, now);
-        got[asker] += grant.bytes;
+        let grant = limiter.take(limiter.turn(), now);
+        got[asker] += limiter.turn();
         // Whoever has to wait is a little late, as a timer is.
         let late = Duration::from_micros(if grant.from > now { 700 } else { 1 });
         asks[asker].0 = grant.from.max(now) + late;
@@ -56,13 +56,13 @@ fn who_comes_late_waits_for_one_turn_of_each_before_it() {
     let (begin, rate) = (epoch(), 1_000_000);
     let limiter = Limiter::new(rate, begin);
     let burst = carried(rate, RATE_BURST) as u64;
-    while limiter.take(u64::MAX, begin).from <= begin {}
+    while limiter.take(limiter.turn(), begin).from <= begin {}
     let mut last = begin;
     for _ in 0..8 {
-        last = limiter.take(u64::MAX, begin).until;
+        last = limiter.take(limiter.turn(), begin).until;
     }
     let own = limiter.take(1, begin);
-    assert_eq!((own.bytes, own.from), (1, last));
+    assert_eq!(own.from, last);
     assert!(own.from - begin <= 10 * RATE_TURN, "{:?}, not after {burst} bytes of each", own.from - begin);
 }
 
@@ -74,11 +74,11 @@ fn after_a_rest_there_is_one_burst_and_not_more() {
     let now = begin + Duration::from_secs(3600);
     let mut at_once = 0;
     loop {
-        let grant = limiter.take(u64::MAX, now);
+        let grant = limiter.take(limiter.turn(), now);
         if grant.from > now {
             break;
         }
-        at_once += u128::from(grant.bytes);
+        at_once += u128::from(limiter.turn());
     }
     assert_eq!(at_once, carried(rate, RATE_BURST) + u128::from(turn(rate)));
     assert!(!limiter.is_rested(now));
@@ -90,7 +90,7 @@ fn what_is_given_back_is_there_for_others() {
     let begin = epoch();
     let limiter = Limiter::new(1000, begin);
     let first = limiter.take(100, begin);
-    limiter.give_back(first.bytes);
+    limiter.give_back(100);
     assert_eq!(limiter.take(100, begin), first);
 }
 
@@ -99,15 +99,29 @@ fn absurd_rates_neither_overflow_nor_stand_still() {
     let begin = epoch();
     for rate in [0, 1, 2, u64::MAX - 1, u64::MAX] {
         let limiter = Limiter::new(rate, begin);
-        let mut last = limiter.take(u64::MAX, begin);
-        for _ in 0..10_000 {
-            let next = limiter.take(u64::MAX, begin);
-            assert!(next.bytes > 0 && next.from == last.until && next.until >= next.from);
+        assert!((1..=RATE_TURN_BYTES_MAX).contains(&limiter.turn()));
+        let mut last = limiter.take(limiter.turn(), begin);
+        for bytes in [limiter.turn(), 1, u64::MAX].into_iter().cycle().take(10_000) {
+            let next = limiter.take(bytes, begin);
+            assert!(next.from == last.until && next.until >= next.from);
             last = next;
         }
         limiter.give_back(u64::MAX);
-        assert!(limiter.take(1, begin).bytes == 1);
+        let _ = limiter.take(u64::MAX, begin);
     }
+}
+
+#[test]
+fn who_moves_small_things_between_large_ones_gets_no_less() {
+    let (mut due, mut large, mut small, turn) = (Due::default(), 0, 0, 1000);
+    for _ in 0..100 {
+        small += due.take(17, turn);
+        large += due.take(u64::MAX, turn);
+    }
+    assert_eq!((small, large), (1700, 200 * turn - 1700));
+    let rests: u64 = (0..10).map(|_| due.take(0, turn)).sum();
+    assert_eq!((rests, due.take(u64::MAX, turn)), (0, 3 * turn), "and no more");
+    assert_eq!(due.take(u64::MAX, u64::MAX), u64::MAX);
 }
 
 proptest! {
@@ -121,9 +135,9 @@ proptest! {
         let mut moved = Vec::new();
         for (millis, wanted) in asks {
             now = now.max(begin) + Duration::from_millis(millis);
-            let grant = limiter.take(wanted, now);
-            prop_assert!(grant.bytes >= 1 && grant.bytes <= wanted.min(turn(rate)));
-            moved.push((grant.from.max(now), u128::from(grant.bytes)));
+            let bytes = wanted.min(limiter.turn());
+            let grant = limiter.take(bytes, now);
+            moved.push((grant.from.max(now), u128::from(bytes)));
         }
         prop_assert!(moved.is_sorted_by_key(|&(at, _)| at), "in the order in which they were asked for");
         for (i, &(from, _)) in moved.iter().enumerate() {

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Settings;
 use crate::limits::{RATE_CLIENT_BITS, RATE_CLIENTS_RESTING_MAX, RATE_FRAME_BYTES_MIN, RATE_FRAME_TURNS};
-use crate::rate::Limiter;
+use crate::rate::{Due, Limiter};
 
 /// The limits that are in force.
 pub(super) struct Rates {
@@ -40,6 +40,7 @@ pub(super) struct Throttle {
     limiters: [Option<Limiter>; 2],
     /// The most bytes of one turn.
     turn: u64,
+    due: Due,
     /// Bytes that were granted and have not been sent.
     granted: u64,
 }
@@ -57,7 +58,7 @@ impl Rates {
         let own = self.clients.as_ref().map(|clients| clients.of(address, Instant::now()));
         let limiters = [own, self.total.clone()];
         let turn = limiters.iter().flatten().map(Limiter::turn).min()?;
-        Some(Throttle { limiters, turn, granted: 0 })
+        Some(Throttle { limiters, turn, due: Due::default(), granted: 0 })
     }
 }
 
@@ -106,7 +107,7 @@ impl Throttle {
     /// may be sent now.
     pub(super) async fn allow(&mut self, wanted: u64) -> u64 {
         if self.granted == 0 {
-            let granted = wanted.min(self.turn);
+            let granted = self.due.take(wanted, self.turn);
             // The client's own limit first: nobody takes a turn of all that it must not use yet.
             for limiter in self.limiters.iter().flatten() {
                 let now = Instant::now();
@@ -203,7 +204,7 @@ mod tests {
         let limiter = Limiter::new(100_000, Instant::now().into_std());
         let share = || {
             let limiters = [None, Some(limiter.clone())];
-            Throttle { turn: limiter.turn(), limiters, granted: 0 }
+            Throttle { turn: limiter.turn(), limiters, due: Due::default(), granted: 0 }
         };
         let mut one = share();
         assert_eq!(one.allow(u64::MAX).await, limiter.turn());

@@ -35,6 +35,7 @@ mod peers;
 mod proxy;
 mod proxy_faults;
 mod proxy_link;
+mod rates;
 mod raw;
 mod scripted;
 mod server_abuse;
