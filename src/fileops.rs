@@ -83,6 +83,23 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     file.write_all_at(bytes, offset)
 }
 
+/// Makes a stretch of a file read as zeros and take no room, without changing the file's length;
+/// `false` where the file system cannot.
+#[cfg(target_os = "linux")]
+pub(crate) fn punch_hole(file: &File, offset: u64, len: u64) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes a stretch of a file read as zeros and take no room; `false` where the system cannot.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn punch_hole(_file: &File, _offset: u64, _len: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// Waits until the bytes and the attributes of a file are on the disk.
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     file.sync_all()

@@ -307,3 +307,13 @@ pub const SYNC_BYTES: u64 = 64 << 20;
 pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Receivers of one target that may finish one after the other while another one begins.
 pub const STAGING_TRIES: usize = 100;
+
+/// Run of zeros that becomes a hole in a sparse file, in bytes, aligned to as much: a page, which is the
+/// smallest block that file systems leave out.
+pub const HOLE_LEN: usize = 4096;
+/// Folders of a folder that is being received that are kept open, the last used ones.
+pub const FOLDERS_OPEN_MAX: usize = 32;
+/// Small files that may wait for their names in an existing folder; more give them theirs at once.
+pub const FOLDER_GROUP_MAX: usize = 1 << 16;
+/// Entries that are looked at when what an earlier run has left in a folder is looked for.
+pub const FOLDER_WALK_MAX: usize = 1 << 24;

@@ -19,6 +19,7 @@ mod home;
 pub mod journal;
 mod log;
 mod part;
+mod sparse;
 
 pub(crate) use beside::make_room;
 pub use file::StagedFile;

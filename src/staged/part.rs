@@ -19,7 +19,7 @@ use super::beside::{self, failed, folder_of, shown};
 use super::home::Home;
 use super::journal::{Entry, Header, Record, Source, TOKEN_LEN};
 use super::log::Log;
-use super::{Replace, StageError};
+use super::{Replace, StageError, sparse};
 use crate::fileops;
 use crate::limits::BLOCKS_MAX;
 use crate::tree::{BlockSet, HASH_LEN, block_count, block_span};
@@ -66,6 +66,8 @@ pub struct Part {
     /// Stands for the present boot and mount in place of what the system says.
     since: Option<[u8; TOKEN_LEN]>,
     sync: bool,
+    /// Whether pages of zeros become holes.
+    sparse: bool,
     committed: bool,
     state: Mutex<State>,
     /// Held by a sync point. The system tells a failed flush to one of those who wait, so there is one.
@@ -129,7 +131,29 @@ impl Part {
         })?;
         let (state, syncing, writing) = (Mutex::new(state), Mutex::default(), Mutex::default());
         let target = target.to_owned();
-        Ok(Self { file, path, journal, target, made, since, sync, committed: false, state, syncing, writing })
+        let (sparse, committed) = (false, false);
+        Ok(Self {
+            file,
+            path,
+            journal,
+            target,
+            made,
+            since,
+            sync,
+            sparse,
+            committed,
+            state,
+            syncing,
+            writing,
+        })
+    }
+
+    /// Says that pages of zeros become holes, so that no room is made for all of the file beforehand.
+    /// Whatever lay there before, a block that is written is what was given.
+    #[must_use]
+    pub fn sparse(mut self, sparse: bool) -> Self {
+        self.sparse = sparse;
+        self
     }
 
     /// Whether an earlier receiver has left a part of this target.
@@ -194,9 +218,11 @@ impl Part {
         }
         let (blocks, goes_on) = self.staying(&source, keep);
         let found = self.file.metadata().map_err(failed("look at", &self.path))?;
-        let held: u64 = blocks.keys().map(|&index| span_len(source.size, index)).sum();
-        let present = found.blocks().saturating_mul(ALLOCATION_UNIT).max(held);
-        beside::check_room(&self.file, &self.target, source.size.saturating_sub(present))?;
+        if !self.sparse {
+            let held: u64 = blocks.keys().map(|&index| span_len(source.size, index)).sum();
+            let present = found.blocks().saturating_mul(ALLOCATION_UNIT).max(held);
+            beside::check_room(&self.file, &self.target, source.size.saturating_sub(present))?;
+        }
 
         if blocks.is_empty() {
             self.discard()?;
@@ -207,7 +233,9 @@ impl Part {
         if found.len() > source.size {
             self.set_length(source.size)?;
         }
-        beside::reserve(&self.file, &self.target, source.size)?;
+        if !self.sparse {
+            beside::reserve(&self.file, &self.target, source.size)?;
+        }
         // A reservation makes it so long, but not every file system has them.
         self.set_length(source.size)?;
         self.state().begun = true;
@@ -286,7 +314,8 @@ impl Part {
     }
 
     fn write_alone(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
-        fileops::write_all_at(&self.file, bytes, offset).map_err(failed("write", &self.target))
+        let write = if self.sparse { sparse::write_over } else { fileops::write_all_at };
+        write(&self.file, bytes, offset).map_err(failed("write", &self.target))
     }
 
     /// Reads from a position what fits into `buffer`, or what is there; returns how many bytes.

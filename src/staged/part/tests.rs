@@ -369,3 +369,40 @@ fn what_others_put_in_the_way_of_the_journal_is_neither_followed_nor_written() {
         }
     }
 }
+
+#[test]
+fn a_sparse_part_takes_no_room_for_zeros_and_never_keeps_what_lay_there() {
+    let (place, mut bytes) = (Place::new(), vec![0; usize::try_from(4 * MIB).unwrap()]);
+    bytes[5] = 1;
+    bytes[usize::try_from(3 * MIB - 1).unwrap()] = 1;
+    // An earlier receiver had written garbage: to block 0, which it did not record, and to block 2.
+    let part = place.receive(&bytes, &[1, 3]);
+    part.write_at(&vec![9; usize::try_from(MIB).unwrap()], 0).unwrap();
+    part.write_at(&vec![9; usize::try_from(MIB).unwrap()], 2 * MIB).unwrap();
+    drop(part);
+    let mut part = place.open().sparse(true);
+    let has = part.kept().unwrap().has();
+    part.begin(&source(&bytes), &has).unwrap();
+    // In pieces that are no pages, and one block twice.
+    for chunk in (0..MIB).step_by(100_001) {
+        let end = MIB.min(chunk + 100_001);
+        part.write_at(&bytes[usize::try_from(chunk).unwrap()..usize::try_from(end).unwrap()], chunk).unwrap();
+    }
+    part.record(0, hash(&bytes, 0)).unwrap();
+    put(&part, &bytes, &[2, 2]);
+    part.commit(Replace::Never).unwrap();
+    assert!(fs::read(place.path("file")).unwrap() == bytes);
+}
+
+#[test]
+fn a_sparse_part_may_be_longer_than_the_disk_has_room() {
+    let (place, size) = (Place::new(), BLOCKS_MAX * BLOCK_LEN / 8);
+    let source = Source { size, root: None, token: [3; TOKEN_LEN] };
+    let mut part = place.open().sparse(true);
+    part.begin(&source, &BlockSet::default()).unwrap();
+    part.write_at(&vec![0; usize::try_from(MIB).unwrap()], size - MIB).unwrap();
+    part.write_at(b"x", MIB).unwrap();
+    let found = part.file().metadata().unwrap();
+    assert_eq!(found.len(), size);
+    assert!(found.blocks() * ALLOCATION_UNIT <= 64 << 10, "{}", found.blocks());
+}
