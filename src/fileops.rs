@@ -4,12 +4,13 @@
 //! else, so that faults can be injected in one place, and the differences between operating systems
 //! live in one place. They do not decide anything.
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FallocateFlags, RenameFlags};
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 /// Opens a file for reading and writing, or makes it; never through a symbolic link.
@@ -33,6 +34,13 @@ pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
 /// Makes a file that must not exist yet, for reading and writing.
 pub(crate) fn create_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// Makes a file in an open folder that must not have it yet, for writing, with these permission bits less
+/// those that the process's mask takes away.
+pub(crate) fn create_new_at(folder: &File, name: &OsStr, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(folder, name, flags, Mode::from_raw_mode(mode as rustix::fs::RawMode))?.into())
 }
 
 /// Makes a file without a name in the folder for temporary files; it is gone when it is closed.
@@ -120,6 +128,57 @@ pub(crate) fn set_permissions(file: &File, permissions: Permissions) -> io::Resu
     file.set_permissions(permissions)
 }
 
+/// Sets the permission bits of what lies at a path.
+pub(crate) fn set_permissions_of(path: &Path, permissions: Permissions) -> io::Result<()> {
+    std::fs::set_permissions(path, permissions)
+}
+
+/// Sets the permission bits of what lies in an open folder.
+pub(crate) fn set_mode_at(folder: &File, name: &OsStr, mode: u32) -> io::Result<()> {
+    let mode = Mode::from_raw_mode(mode as rustix::fs::RawMode);
+    Ok(rustix::fs::chmodat(folder, name, mode, AtFlags::empty())?)
+}
+
+/// Sets the permission bits of an open file or folder.
+pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode as rustix::fs::RawMode))?)
+}
+
+/// Sets the time of the last modification of an open file or folder: seconds since 1970, which may be
+/// negative, and nanoseconds. The file system rounds it as it must.
+pub(crate) fn set_modified(file: &File, modified: (i64, u32)) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+        last_modification: Timespec { tv_sec: modified.0, tv_nsec: modified.1.into() },
+    };
+    Ok(rustix::fs::futimens(file, &times)?)
+}
+
+/// Waits until everything on the file system of an open folder is on the disk, and tells what could not
+/// be written since the folder was opened, or since this was called last.
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_file_system(folder: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(folder)?)
+}
+
+/// Nothing to wait for here: [`sync_by_itself`] has done so for every file. Only the folder is left.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_file_system(folder: &File) -> io::Result<()> {
+    folder.sync_all()
+}
+
+/// Waits until a file is on the disk, where [`sync_file_system`] cannot wait for many of them at once.
+#[cfg(target_os = "linux")]
+pub(crate) fn sync_by_itself(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Waits until a file is on the disk, because this system cannot wait for many of them at once.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn sync_by_itself(file: &File) -> io::Result<()> {
+    file.sync_all()
+}
+
 /// Gives a file another name in one step, replacing what had it.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
@@ -137,6 +196,60 @@ pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a folder another name in one step, unless something has it already.
+pub(crate) fn rename_folder_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // A file system without the flag: a folder replaces nothing but an empty folder anyway.
+        Err(Errno::INVAL | Errno::NOSYS) => rename(from, to),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a file in an open folder another name there, replacing what had it.
+pub(crate) fn rename_at(folder: &File, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::renameat(folder, from, folder, to)?)
+}
+
+/// Gives a file in an open folder another name there, unless something has it already.
+pub(crate) fn rename_at_to_new(folder: &File, from: &OsStr, to: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // As in `rename_to_new`; a name that cannot be is refused as well.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(folder, from, folder, to, AtFlags::empty())?;
+            remove_file_at(folder, from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes a file's name in an open folder.
+pub(crate) fn remove_file_at(folder: &File, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(folder, name, AtFlags::empty())?)
+}
+
+/// Removes an empty folder in an open folder.
+pub(crate) fn remove_folder_at(folder: &File, name: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::unlinkat(folder, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Makes a folder in an open folder, with these permission bits less those that the process's mask
+/// takes away.
+pub(crate) fn create_folder_at(folder: &File, name: &OsStr, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(mode as rustix::fs::RawMode))?)
+}
+
+/// Makes a folder that nobody else can enter.
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(path)
+}
+
+/// Removes an empty folder.
+pub(crate) fn remove_folder(path: &Path) -> io::Result<()> {
+    std::fs::remove_dir(path)
 }
 
 /// Removes a file's name.

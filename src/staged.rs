@@ -7,7 +7,8 @@
 //!
 //! A [`StagedFile`] begins at nothing and leaves nothing. A [`Part`] has a journal beside it and can
 //! be gone on with. Both are staged under the same name, which is short whatever the target's, and
-//! locked: two receivers of one target never mix.
+//! locked: two receivers of one target never mix. A [`StagedFolder`] is many files, and flushes them
+//! together.
 
 use std::io;
 
@@ -15,6 +16,7 @@ use crate::error::{Code, in_words, is_no_space};
 
 mod beside;
 mod file;
+mod folder;
 mod home;
 pub mod journal;
 mod log;
@@ -23,6 +25,7 @@ mod sparse;
 
 pub(crate) use beside::make_room;
 pub use file::StagedFile;
+pub use folder::{Attributes, LargePlace, StagedFolder, Standing};
 pub use home::Home;
 pub use journal::Source;
 pub use part::{Kept, Part, Watch};
@@ -76,6 +79,24 @@ pub enum StageError {
     /// An earlier flush failed, so what the disk holds of the received bytes is not known.
     #[error("a flush of {0} failed; what was received is not used, try again")]
     FlushFailed(String),
+    /// The name leads to a file that another name of the same source has got already.
+    #[error("{path} is the same file here as another one of these; it is not written twice")]
+    Collides {
+        /// The name that came second.
+        path: String,
+    },
+    /// A folder is needed where something else is.
+    #[error("{0} is not a folder and is not replaced")]
+    NotAFolder(String),
+    /// This file system has no such names.
+    #[error("{path} cannot be the name of a file here: {}", in_words(.source))]
+    Name {
+        /// The name.
+        path: String,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
     /// The caller wanted no more while the received bytes were being looked through.
     #[error("stopped while looking through what was received of {0}")]
     Stopped(String),
@@ -88,8 +109,9 @@ impl StageError {
         match self {
             Self::Io { source, .. } if is_no_space(source) => Code::NoSpace,
             Self::NoSpace { .. } => Code::NoSpace,
-            Self::Exists(_) | Self::Busy(_) => Code::Exists,
-            Self::Io { .. } | Self::NotAFile(_) | Self::InTheWay(_) | Self::FlushFailed(_) => Code::LocalIo,
+            Self::Exists(_) | Self::Busy(_) | Self::Collides { .. } => Code::Exists,
+            Self::Io { .. } | Self::NotAFile(_) | Self::NotAFolder(_) | Self::Name { .. } => Code::LocalIo,
+            Self::InTheWay(_) | Self::FlushFailed(_) => Code::LocalIo,
             Self::Stopped(_) => Code::Other,
         }
     }

@@ -27,6 +27,9 @@ pub(super) const JOURNAL: &str = ".journal";
 /// Ending of the name of a journal that is to replace another one.
 pub(super) const NEW_JOURNAL: &str = ".journal-new";
 
+/// Ending of the name of the lock of a folder that is being received.
+pub(super) const LOCK: &str = ".lock";
+
 /// The hidden name with this ending for a target.
 pub(super) fn hidden_name(target: &Path, ending: &str) -> String {
     let digest = Md5::of(target.file_name().unwrap_or_default().as_bytes()).to_string();
@@ -38,22 +41,27 @@ pub(super) fn hidden_name(target: &Path, ending: &str) -> String {
 /// still means the locked file.
 pub(super) fn open_staged(target: &Path, folder: &Path) -> Result<(File, PathBuf), StageError> {
     let path = folder.join(hidden_name(target, PART));
+    open_locked(&path, target).map(|file| (file, path))
+}
+
+/// Opens and locks a file that is hidden under `path` and stands for a target, or makes it.
+pub(super) fn open_locked(path: &Path, target: &Path) -> Result<File, StageError> {
     for _ in 0..STAGING_TRIES {
-        let file = fileops::open_or_create(&path).map_err(in_the_way_or("create", &path))?;
-        let found = file.metadata().map_err(failed("look at", &path))?;
+        let file = fileops::open_or_create(path).map_err(in_the_way_or("create", path))?;
+        let found = file.metadata().map_err(failed("look at", path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StageError::Busy(shown(target))),
-            Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
+            Err(TryLockError::Error(error)) => return Err(failed("lock", path)(error)),
         }
         let named = path.symlink_metadata().ok();
         if named.is_none_or(|named| (named.dev(), named.ino()) != (found.dev(), found.ino())) {
             continue;
         }
         if !is_ours(&found) {
-            return Err(StageError::InTheWay(shown(&path)));
+            return Err(StageError::InTheWay(shown(path)));
         }
-        return Ok((file, path));
+        return Ok(file);
     }
     Err(StageError::Busy(shown(target)))
 }
