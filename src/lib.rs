@@ -11,7 +11,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, storage, staged, fileops
-//! L1 words     codec, digest, error, exchange, limits, names, progress, rate, sniff, text, tree, units
+//! L1 words     codec, digest, error, exchange, limits, listing, names, patterns, progress, rate, sniff, text, tree, units
 //! ```
 
 pub mod app;
@@ -24,8 +24,10 @@ pub mod error;
 pub mod exchange;
 mod fileops;
 pub mod limits;
+pub mod listing;
 pub mod logging;
 pub mod names;
+pub mod patterns;
 pub mod progress;
 pub mod rate;
 pub mod server;

@@ -115,6 +115,34 @@ pub const V2_HELD_MAX: usize = 8;
 /// Bytes that are written at once in place of those that a file has lost.
 pub const V2_FILL: usize = 4096;
 
+/// Longest pattern of a listing, in bytes.
+pub const PATTERN_MAX: usize = 1024;
+/// Patterns of one listing.
+pub const PATTERNS_MAX: usize = 32;
+/// Bytes of entries after which a stretch of a listing ends: with the last one and the cursor they fit into
+/// one frame of 64 KiB.
+pub const LIST_STRETCH: usize = 48 << 10;
+/// Entries of folders that are looked at for one stretch of a listing, whether they are listed or not.
+pub const LIST_LOOKED_MAX: u32 = 20_000;
+/// Time after which a stretch of a listing ends with what it has, at the next entry: on a slow disk, or
+/// with patterns that were made to take long.
+pub const LIST_TIME: Duration = Duration::from_millis(500);
+/// Bytes of a folder that are read at once.
+pub const LIST_READ: usize = 32 << 10;
+/// Links to folders that a listing follows within one name.
+pub const LIST_LINKS_MAX: u8 = 8;
+/// Stretches of listings that the server makes at the same time: each holds a descriptor for each folder
+/// on its way.
+pub const LISTING_MAX: usize = 8;
+/// Stretches of listings that one connection has under way or holds until they can be sent.
+pub const V2_STRETCHES_MAX: usize = 2;
+/// Bytes of entries that may be under way to the client.
+pub const LIST_WINDOW: u64 = 256 << 10;
+/// How often a client that holds a listing up says that it is still there.
+pub const LIST_KEEP_INTERVAL: Duration = Duration::from_secs(5);
+/// Entries that the client sorts before it shows them.
+pub const LIST_SORTED_MAX: usize = 100_000;
+
 /// Time a peer has for its full request.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
