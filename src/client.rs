@@ -32,6 +32,7 @@ mod target;
 mod v1;
 mod v2;
 
+pub use crate::listing::{Entry, Kind, Selection};
 pub use checksum::{Checksum, ChecksumError};
 pub use connect::{Server, ServerError};
 pub use error::FetchError;
@@ -39,6 +40,7 @@ pub use events::{Event, Observer};
 pub use retry::Backoff;
 pub use target::Target;
 pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
+pub use v2::listing::{Batch, Start, list};
 
 /// Which version of the protocol is spoken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

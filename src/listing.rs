@@ -54,7 +54,16 @@ impl Kind {
     pub const ALL: [Self; 4] = [Self::File, Self::Folder, Self::Link, Self::Closed];
 }
 
+/// An entry on the wire without its name: kind, flags, size, time, mode, length of the name.
+const ENTRY_LEN: usize = 1 + 1 + 8 + (8 + 4) + 4 + 2;
+
 impl Entry {
+    /// Bytes that it takes on the wire.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        ENTRY_LEN + self.name.len()
+    }
+
     /// Looks at a name that came from a peer: whether it stays in the folder that was asked for.
     ///
     /// # Errors

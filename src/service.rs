@@ -7,9 +7,11 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
+
 use crate::catalog::Catalog;
 use crate::digest::Md5;
-use crate::limits::SMALL_FILE_MAX;
+use crate::limits::{LISTING_MAX, SMALL_FILE_MAX};
 use crate::names::FileName;
 use crate::storage::{OpenError, Storage, StoredFile};
 
@@ -17,6 +19,7 @@ pub(crate) mod accounts;
 mod ahead;
 pub(crate) mod digests;
 pub mod events;
+pub(crate) mod listing;
 mod memory;
 mod registry;
 pub(crate) mod small;
@@ -42,6 +45,8 @@ struct Inner {
     digests: Digests,
     versions: Versions,
     accounts: Accounts,
+    /// Turns to list.
+    listings: Arc<Semaphore>,
 }
 
 /// A file that may be sent.
@@ -77,6 +82,7 @@ impl Service {
             digests: Digests::new(Arc::clone(&catalog)),
             versions: Versions::new(catalog),
             accounts: Accounts::default(),
+            listings: Arc::new(Semaphore::new(LISTING_MAX)),
         };
         Self { inner: Arc::new(inner) }
     }

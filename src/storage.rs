@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 #[cfg(target_os = "linux")]
 use crate::fileops;
 use crate::limits::WARM_CHUNK;
+use crate::listing::{Selection, Stretch};
 use crate::names::FileName;
 
 pub mod local;
@@ -39,6 +40,20 @@ pub trait Storage: Send + Sync + 'static {
         self.open_now(name)
     }
 
+    /// Lists a stretch of a folder, the root if there is no name; what an earlier stretch ended with as its
+    /// cursor is where this one begins, and an empty cursor stands for the beginning. A file is listed as
+    /// the only thing in itself. A stretch ends after [`LIST_STRETCH`](crate::limits::LIST_STRETCH) bytes of entries at
+    /// most one entry later, and sooner when it has looked at much or taken long.
+    ///
+    /// # Errors
+    /// [`ListError`] says whether asking again could help.
+    fn list(
+        &self,
+        folder: Option<&FileName>,
+        selection: &Selection,
+        cursor: &[u8],
+    ) -> Result<Stretch, ListError>;
+
     /// Names of regular files of at least `size` bytes, at most `count` of them.
     ///
     /// # Errors
@@ -59,6 +74,18 @@ pub enum OpenError {
     /// It cannot be told now; it may well work later.
     #[error("cannot be opened now: {0}")]
     Unavailable(#[source] io::Error),
+}
+
+/// Why a folder could not be listed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListError {
+    /// It could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The cursor is not one of this store's.
+    #[error("the cursor is none")]
+    Cursor,
 }
 
 /// A moment as file systems keep it: seconds and nanoseconds since 1970.

@@ -81,6 +81,15 @@ impl Observer for Audit {
                 let file = said(name);
                 info!(event = "requested", %peer, %file, "Client {peer} requested file: {file}");
             }
+            Event::Listing { peer, name, is_continued } => {
+                let (folder, again) =
+                    (said(name), if is_continued { ", from where it had stopped" } else { "" });
+                info!(event = "listing", %peer, %folder, is_continued, "Listing '{folder}' to {peer}{again}");
+            }
+            Event::Listed { peer, name, entries } => {
+                let folder = said(name);
+                info!(event = "listed", %peer, %folder, entries, "Folder '{folder}' listed to {peer}: {entries} entries");
+            }
             Event::Refused { peer, name, cause } => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 let (file, cause) = (said(name), logged(cause.as_bytes()));

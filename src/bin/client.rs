@@ -2,7 +2,7 @@
 //!
 //! 1. Ctrl+C is caught before anything else; the command line becomes a checked [`args::Job`].
 //! 2. The log is opened if it can be; each file is fetched by [`oneport::client::fetch`], or asked about
-//!    ([`asking`]).
+//!    ([`asking`]), or a folder is listed ([`ls`]).
 //! 3. What happens is shown by a view and logged; the results go to standard output.
 
 use std::process::ExitCode;
@@ -24,6 +24,8 @@ mod asking;
 mod bar;
 #[path = "client/json.rs"]
 mod json;
+#[path = "client/ls.rs"]
+mod ls;
 #[path = "client/plain.rs"]
 mod plain;
 #[path = "client/view.rs"]
@@ -107,6 +109,7 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
         match &job.task {
             Task::Get => fetch_all(job, stop).await,
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
+            Task::Ls(ls) => Ok(ls::list_all(job, ls, stop).await),
             Task::Stat | Task::Verify => Ok(asking::ask_all(job, stop).await),
         }
     });

@@ -70,6 +70,13 @@ pub enum FetchError {
         /// The server.
         peer: SocketAddr,
     },
+    /// What is to be listed does not fit into a request.
+    #[error("this cannot be asked for: {source}")]
+    Selection {
+        /// What does not fit.
+        #[source]
+        source: WireError,
+    },
     /// The file became another one while it was fetched.
     #[error("the file changed on {peer} while it was fetched")]
     SourceChanged {
@@ -184,6 +191,7 @@ impl FetchError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotFound(_) => Code::NotFound,
+            Self::Selection { .. } => Code::Usage,
             Self::Refused { .. } => Code::NotAllowed,
             Self::Connect { .. } => Code::Connect,
             Self::Lost { .. } => Code::Lost,
@@ -221,6 +229,7 @@ impl FetchError {
             | Self::Violated { .. }
             | Self::Checksum { .. } => true,
             Self::NotFound(_)
+            | Self::Selection { .. }
             | Self::Refused { .. }
             | Self::OldServer { .. }
             | Self::StreamChanged { .. }

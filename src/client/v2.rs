@@ -21,6 +21,7 @@ pub(super) mod ask;
 mod crew;
 mod download;
 pub(super) mod link;
+pub(super) mod listing;
 mod pour;
 mod queue;
 mod work;

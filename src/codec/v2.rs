@@ -14,10 +14,12 @@ use crate::error::{Code, EXIT_INTERRUPTED};
 
 mod client_frame;
 mod hello;
+mod list;
 mod server_frame;
 
 pub use client_frame::{ByteRange, ClientFrame, Get, RangeError, Stat};
 pub use hello::{Fields, Hello, HelloError, WELCOME_MAX, Welcome};
+pub use list::{Entries, List};
 pub use server_frame::{File, ServerFrame, Values, put_data_head};
 
 /// Number of a request; 0 stands for the connection itself.
@@ -47,6 +49,8 @@ pub const DATA_FRAME_MAX: usize = HEAD_LEN + OFFSET_LEN + (1 << 20);
 pub const SERVER_FRAME_MAX: usize = 64 << 10;
 /// Ranges of one GET, at most.
 pub const RANGES_MAX: usize = 256;
+/// Longest cursor of a listing, in bytes.
+pub const CURSOR_MAX: usize = 8192;
 /// Pairs of values in one VALUES frame, at most.
 pub const PAIRS_MAX: usize = 64;
 /// Largest window, in bytes.

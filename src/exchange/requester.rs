@@ -9,9 +9,17 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
-use crate::codec::v2::{ClientFrame, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Values, Welcome};
+use crate::codec::v2::{
+    ClientFrame, Entries, ErrorCode, File, Get, List, RequestId, SERVER_FRAME_MAX, ServerFrame, Stat, Values,
+    Welcome,
+};
 use crate::limits::V2_WINDOW;
+
 use crate::tree::{BlockHash, HASH_LEN, Need, ProofError, Root, Verifier, block_span};
+
+mod listing;
+
+use listing::Listing;
 
 /// What a frame of the server means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +29,8 @@ pub enum Heard {
     Welcome(Welcome),
     /// What the file of a request is. It ends a STAT.
     File(RequestId, File),
+    /// The next things in a folder.
+    Entries(RequestId, Entries),
     /// The head of some bytes, which follow.
     Data(Data),
     /// All of it has arrived. `values` holds what was asked for with
@@ -74,6 +84,7 @@ enum Due {
     /// FILE has not come yet.
     Get(Get),
     Arriving(Box<Arriving>),
+    Listing(Listing),
     /// Not wanted any more; what still comes is passed over: at most so many bytes of data.
     Cancelled(u64),
 }
@@ -114,10 +125,17 @@ impl Requester {
         ClientFrame::Get(request, get)
     }
 
+    /// Asks what is in a folder; the frame is to be sent.
+    pub fn list(&mut self, list: List) -> ClientFrame {
+        let request = self.begin(Due::Listing(Listing::default()));
+        ClientFrame::List(request, list)
+    }
+
     /// Gives a request up; the frame is to be sent, if there is one.
     pub fn cancel(&mut self, request: RequestId) -> Option<ClientFrame> {
         let due = self.requests.get_mut(&request)?;
-        *due = Due::Cancelled(V2_WINDOW);
+        // A listing may overshoot its window by a frame.
+        *due = Due::Cancelled(V2_WINDOW + SERVER_FRAME_MAX as u64);
         Some(ClientFrame::Cancel(request))
     }
 
@@ -165,6 +183,7 @@ impl Requester {
             }
             ServerFrame::File(request, file) => self.file(request, file),
             ServerFrame::Values(request, values) => self.values(request, values),
+            ServerFrame::Entries(request, entries) => self.entries(request, entries),
             ServerFrame::Data { request, offset, len } => self.data(request, offset, len).map(Heard::Data),
             ServerFrame::End(request, root) => self.end(request, root),
             ServerFrame::Error(_, ErrorCode(0), _) => Err(WireError::Order("an error came that is none")),
@@ -205,6 +224,7 @@ impl Requester {
                 *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
+            Due::Listing(_) => return Err(WireError::Order("a file is described in a listing")),
             Due::Cancelled(_) => return Ok(Heard::Nothing),
         }
         Ok(Heard::File(request, file))
@@ -227,10 +247,24 @@ impl Requester {
         Ok(Heard::Proof)
     }
 
+    fn entries(&mut self, request: RequestId, entries: Entries) -> Result<Heard, WireError> {
+        match self.requests.get_mut(&request).ok_or(UNKNOWN)? {
+            Due::Listing(listing) => {
+                listing.take(&entries)?;
+                Ok(Heard::Entries(request, entries))
+            }
+            Due::Cancelled(left) => {
+                *left = left.checked_sub(entries.body_len()).ok_or(GOES_ON)?;
+                Ok(Heard::Nothing)
+            }
+            _ => Err(WireError::Order("entries came that were not asked for")),
+        }
+    }
+
     fn data(&mut self, request: RequestId, offset: u64, len: u64) -> Result<Data, WireError> {
         if let Some(Due::Cancelled(left)) = self.requests.get_mut(&request) {
             // What was under way may still come, and no more than was allowed to be.
-            *left = left.checked_sub(len).ok_or(WireError::Order("a cancelled request goes on and on"))?;
+            *left = left.checked_sub(len).ok_or(GOES_ON)?;
             return Ok(Data { request, offset, len, block: None, ends_block: false });
         }
         let Some(arriving) = self.arriving(request)? else { return Err(UNKNOWN) };
@@ -276,6 +310,8 @@ impl Requester {
                 }
                 Ok(Heard::End { request, root, values: arriving.values })
             }
+            Due::Listing(_) if root.is_some() => Err(WireError::Order("a listing ends with a root")),
+            Due::Listing(_) => Ok(Heard::End { request, root: None, values: Vec::new() }),
             Due::Cancelled(_) => Ok(Heard::Nothing),
             Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
         }
@@ -290,6 +326,7 @@ impl Requester {
     }
 }
 
+const GOES_ON: WireError = WireError::Order("a cancelled request goes on and on");
 const UNKNOWN: WireError = WireError::Order("a frame belongs to no request in flight");
 
 impl Arriving {

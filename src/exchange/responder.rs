@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{
-    ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, RequestId, ServerFrame, Stat, Token,
+    ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, List, RequestId, ServerFrame, Stat, Token,
     TransferId, Welcome, put_data_head,
 };
 use crate::error::Code;
@@ -31,6 +31,10 @@ mod waiting;
 use sending::{Sending, Step};
 use transfers::Transfers;
 use waiting::{Held, Waiting};
+
+mod listing;
+
+use listing::Listing;
 
 /// Something that the outside has to do for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,9 @@ pub enum Ask {
     Root(RequestId),
     /// Give the value of a block: [`Responder::valued`].
     Value(RequestId, u64),
+    /// Give the next stretch of a listing, which begins at its cursor: [`Responder::listed`] or
+    /// [`Responder::refused`].
+    List(RequestId, Box<List>),
     /// The request has ended: whoever works on it may stop.
     Forget(RequestId),
 }
@@ -102,6 +109,7 @@ pub struct Responder {
     /// Requests that may have something to send, the next one first.
     turns: VecDeque<RequestId>,
     asks: VecDeque<Ask>,
+    listings: listing::Turns,
     frames: BytesMut,
 }
 
@@ -120,6 +128,7 @@ struct Active {
 enum Wanted {
     Stat { root: bool },
     Get(Get),
+    List(Box<List>),
 }
 
 #[derive(Debug)]
@@ -131,6 +140,7 @@ enum State {
     Sending(Sending),
     /// All data was sent; the tree is being computed for END.
     Ending,
+    Listing(Listing),
 }
 
 impl Default for Responder {
@@ -155,6 +165,7 @@ impl Responder {
             transfers: Transfers::default(),
             turns: VecDeque::new(),
             asks: VecDeque::new(),
+            listings: listing::Turns::default(),
             frames,
         }
     }
@@ -174,6 +185,9 @@ impl Responder {
             ClientFrame::Stat(request, Stat { root, name }) => {
                 self.begin(request, Wanted::Stat { root }, name, None, now)
             }
+            ClientFrame::List(request, list) => {
+                self.begin(request, Wanted::list(list), Bytes::new(), None, now)
+            }
             ClientFrame::Get(request, mut get) => {
                 let (name, token) = (std::mem::take(&mut get.name), get.token);
                 self.begin(request, Wanted::Get(get), name, (token != Token::default()).then_some(token), now)
@@ -182,6 +196,7 @@ impl Responder {
                 if let Some(active) = self.requests.get_mut(&request) {
                     active.window = active.window.saturating_add(bytes);
                     self.queue(request);
+                    self.list_on(request);
                 } else if let Some(held) = self.waiting.get_mut(request) {
                     held.window = held.window.saturating_add(bytes);
                 }
@@ -236,17 +251,33 @@ impl Responder {
 
     /// The next thing to be done outside.
     pub fn ask(&mut self) -> Option<Ask> {
-        if let Some(ask) = self.asks.pop_front() {
-            return Some(ask);
+        loop {
+            if let Some(ask) = self.asks.pop_front() {
+                return Some(ask);
+            }
+            let is_opening = |active: &&Active| matches!(active.state, State::Opening);
+            if self.requests.len() >= V2_OPEN_MAX
+                || self.requests.values().filter(is_opening).count() >= V2_OPENING_MAX
+            {
+                return None;
+            }
+            let (request, held, said) = self.waiting.pop()?;
+            if let Some(ask) = self.begin_held(request, held, said) {
+                return Some(ask);
+            }
         }
-        let is_opening = |active: &&Active| matches!(active.state, State::Opening);
-        if self.requests.len() >= V2_OPEN_MAX
-            || self.requests.values().filter(is_opening).count() >= V2_OPENING_MAX
-        {
-            return None;
-        }
-        let (request, Held { wanted, name, token, window }, said) = self.waiting.pop()?;
+    }
+
+    /// Begins a request that has waited.
+    fn begin_held(&mut self, request: RequestId, held: Held, said: Instant) -> Option<Ask> {
+        let Held { wanted, name, token, window } = held;
         let (transfer, small) = match &wanted {
+            Wanted::List(_) => {
+                let state = State::Listing(Listing::Resting);
+                self.requests.insert(request, Active { wanted, state, window, said, is_queued: false });
+                self.list_on(request);
+                return None;
+            }
             Wanted::Stat { .. } => (None, None),
             // Values move nothing of the file.
             Wanted::Get(get) if get.values_only => (None, None),
@@ -300,6 +331,7 @@ impl Responder {
         let wants_root = match &active.wanted {
             Wanted::Stat { root } => *root,
             Wanted::Get(get) => get.proven || get.values_only,
+            Wanted::List(_) => return,
         };
         match opened.tree {
             None if wants_root => {
@@ -350,6 +382,7 @@ impl Responder {
                 return self.forget(request);
             }
             Wanted::Get(get) => get,
+            Wanted::List(_) => return,
         };
         let wanted = get.blocks(file.size);
         let size = file.size;
@@ -376,6 +409,9 @@ impl Responder {
             if transfer.is_some_and(|transfer| !self.transfers.is_first(transfer, request)) {
                 // It is queued when those before it have ended.
                 continue;
+            }
+            if let Some(frames) = self.send_stretch(request, now) {
+                return Some(Output::Frames(frames));
             }
             let of_it = transfer.map_or(1, |transfer| self.transfers.count(transfer));
             // Where all belong together, there is nobody who could have to wait.
@@ -496,6 +532,7 @@ impl Responder {
         let ended = self.requests.remove(&request);
         self.asks.push_back(Ask::Forget(request));
         if let Some(ended) = ended {
+            self.listing_ended(request, &ended);
             self.leave(request, &ended.wanted);
         }
     }
@@ -524,6 +561,7 @@ impl Active {
     fn is_waiting(&self) -> bool {
         match &self.state {
             State::Opening | State::Proving(_) | State::Ending => true,
+            State::Listing(listing) => listing.is_waiting(self.window),
             State::Sending(sending) => sending.is_waiting(),
         }
     }

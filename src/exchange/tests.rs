@@ -110,6 +110,7 @@ impl Pair {
                 let value = self.tree.values()[usize::try_from(block).unwrap()];
                 self.server.valued(request, block, value);
             }
+            Ask::List(..) => panic!("nobody lists here"),
             Ask::Forget(_) => {}
         }
         true

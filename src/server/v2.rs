@@ -22,14 +22,20 @@ use crate::codec::v2::{ClientFrame, File, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Opened, Output, Responder};
 use crate::limits::{V2_BATCH, V2_FILL, V2_GATHER, V2_HELD_MAX, V2_REQUESTS_INPUT};
+use crate::listing::Stretch;
 use crate::names::FileName;
 use crate::service::accounts::Account;
 use crate::service::digests::HashError;
+use crate::service::listing::ListingError;
 use crate::service::small::{Lane, Reading, Small};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
 use crate::storage::StoredFile;
 use crate::tree::{Root, Tree, Value};
+
+mod listing;
+
+use listing::Listing;
 
 /// The one text with which a name is refused, whatever the reason.
 const NO_SUCH_FILE: &str = "there is no such file";
@@ -114,6 +120,7 @@ enum Done {
     Read(Opening, Vec<u8>, Result<Reading, ServiceError>),
     Rooted(RequestId, Result<Arc<Tree>, HashError>),
     Valued(RequestId, u64, Result<Value, HashError>),
+    Listed(RequestId, Result<Stretch, ListingError>),
 }
 
 type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
@@ -164,6 +171,7 @@ struct Taken {
 #[derive(Default)]
 struct Slot {
     work: Option<Work>,
+    listing: Option<Listing>,
     running: Vec<AbortHandle>,
 }
 
@@ -279,6 +287,7 @@ impl Connection<'_> {
                         Box::pin(async move { Done::Valued(request, block, version.value(block).await) }),
                     );
                 }
+                Ask::List(request, list) => self.list(request, &list),
                 Ask::Forget(request) => {
                     let slot = self.works.remove(&request).unwrap_or_default();
                     slot.running.iter().for_each(AbortHandle::abort);
@@ -311,7 +320,7 @@ impl Connection<'_> {
                     let read = service.read_cold(&opening.name, most, &mut bytes);
                     Done::Read(opening, bytes, read)
                 });
-                self.works.insert(request, Slot { work: None, running: vec![handle] });
+                self.works.insert(request, Slot { running: vec![handle], ..Slot::default() });
             }
             Err(error) => self.unopened(opening.request, &opening.name, error),
         }
@@ -372,6 +381,7 @@ impl Connection<'_> {
                 self.responder.rooted(request, tree, Instant::now().into_std());
             }
             Done::Valued(request, block, Ok(value)) => self.responder.valued(request, block, value),
+            Done::Listed(request, listed) => self.listed(request, listed),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),

@@ -39,6 +39,24 @@ pub enum Event<'a> {
         /// The name as it was said, unchecked.
         name: &'a [u8],
     },
+    /// A peer asked what is in a folder.
+    Listing {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The name as it was said, unchecked; `.` for the root.
+        name: &'a [u8],
+        /// It goes on with a listing that was begun before.
+        is_continued: bool,
+    },
+    /// All of a folder that a peer wanted was listed.
+    Listed {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The name as it was said, unchecked; `.` for the root.
+        name: &'a [u8],
+        /// How many entries it was told.
+        entries: u64,
+    },
     /// A peer was told that there is no such file.
     Refused {
         /// The peer's address.

@@ -15,15 +15,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, fstat, openat, readlinkat, stat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, stat};
 #[cfg(target_os = "linux")]
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::{OpenError, Storage, StoredFile, Trail};
+use super::{ListError, OpenError, Storage, StoredFile, Trail};
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
+use crate::listing::{Selection, Stretch};
 use crate::names::{self, FileName};
 
+mod listing;
 mod survey;
 
 /// A folder is opened only to go through it.
@@ -155,6 +157,15 @@ impl Storage for LocalDisk {
         }
     }
 
+    fn list(
+        &self,
+        folder: Option<&FileName>,
+        selection: &Selection,
+        cursor: &[u8],
+    ) -> Result<Stretch, ListError> {
+        listing::list(self, folder, selection, cursor)
+    }
+
     fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>> {
         survey::large_files(&self.root, &self.hidden, size, count)
     }
@@ -165,6 +176,14 @@ impl Storage for LocalDisk {
 enum Patience {
     Waits,
     Never,
+}
+
+/// Where a walk has led.
+enum Place {
+    /// To a regular file.
+    File(Stat),
+    /// To the last one of these folders, which lead there from the root.
+    Folder(Vec<OwnedFd>),
 }
 
 /// The way from the root to a file.
@@ -180,8 +199,17 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(disk: &'a LocalDisk, name: &FileName, patience: Patience) -> Result<Self, OpenError> {
+        Self::along(disk, name.components(), patience)
+    }
+
+    /// A walk along components, each of which is one of a [`FileName`].
+    fn along<'n>(
+        disk: &'a LocalDisk,
+        components: impl Iterator<Item = &'n [u8]>,
+        patience: Patience,
+    ) -> Result<Self, OpenError> {
         let root = open(CWD, disk.root.as_path(), FOLDER, patience).map_err(open_error)?;
-        let mut ahead: Vec<_> = name.components().map(<[u8]>::to_vec).collect();
+        let mut ahead: Vec<_> = components.map(<[u8]>::to_vec).collect();
         ahead.reverse();
         Ok(Self { disk, patience, folders: vec![root], ahead, links: 0 })
     }
@@ -193,6 +221,20 @@ impl<'a> Walk<'a> {
             }
         };
         stored(file)
+    }
+
+    /// Walks to the end, be it a file or a folder.
+    fn arrive(mut self) -> Result<Place, OpenError> {
+        while !self.ahead.is_empty() {
+            let Some(file) = self.step()? else { continue };
+            let found = fstat(&file).map_err(open_error)?;
+            match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile => return Ok(Place::File(found)),
+                FileType::Directory => drop(self.enter(file.into())?),
+                _ => return Err(OpenError::Refused("it is not a regular file")),
+            }
+        }
+        Ok(Place::Folder(self.folders))
     }
 
     /// Walks one component; the file, if it was the last one.

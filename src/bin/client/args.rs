@@ -12,7 +12,7 @@ use oneport::units::{Rate, Span};
 #[path = "args/job.rs"]
 mod job;
 
-pub(crate) use job::{File, Job, Task};
+pub(crate) use job::{File, Job, Ls, Task};
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
 const RESERVED: [&str; 25] = [
@@ -110,6 +110,26 @@ enum Command {
         common: Common,
     },
 
+    /// List what is in folders of the server
+    Ls {
+        #[command(flatten)]
+        host: Host,
+
+        /// Names of folders or files on the server, or oneport://HOST:PORT/NAME [default: all that is served]
+        #[arg(value_name = "NAME")]
+        names: Vec<OsString>,
+
+        #[command(flatten)]
+        chosen: Chosen,
+
+        /// Show mode, size in bytes and time (UTC) too
+        #[arg(short, long)]
+        long: bool,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
     /// Measure how long the server takes to answer
     Ping {
         #[command(flatten)]
@@ -140,6 +160,27 @@ struct Files {
     /// Names of the files on the server, or oneport://HOST:PORT/NAME
     #[arg(required = true, value_name = "NAME")]
     names: Vec<OsString>,
+}
+
+/// What of a folder is meant.
+#[derive(Debug, Args)]
+struct Chosen {
+    /// Also what is in the folders in it, and so on
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// Follow symbolic links to folders
+    #[arg(short = 'L', long)]
+    follow_links: bool,
+
+    /// Leave out what matches this pattern: *, ?, [a-z], ** across folders; may be given often, and the
+    /// first pattern that matches decides
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<OsString>,
+
+    /// Keep what matches this pattern, even if a later --exclude matches too
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<OsString>,
 }
 
 /// Where files are, or are to be.
@@ -292,6 +333,7 @@ pub(crate) fn command() -> clap::Command {
     Cli::command()
         .override_usage(
             "client [OPTIONS] <FILE> [HOST [PORT]]\n       client get|stat|verify [-s HOST[:PORT]] [OPTIONS] <NAME>...\n       \
+             client ls [-s HOST[:PORT]] [OPTIONS] [NAME]...\n       \
              client ping [-s HOST[:PORT]]",
         )
         .after_help(exit_statuses())
@@ -301,11 +343,15 @@ pub(crate) fn command() -> clap::Command {
 /// Reads a command line; the first argument is the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job, ArgsError> {
     let mut matches = command().try_get_matches_from(arguments)?;
+    let patterns = matches.subcommand().map(|(_, matches)| job::patterns(matches));
     let cli = Cli::from_arg_matches_mut(&mut matches)?;
     match cli.command {
         Some(Command::Get { files, options }) => job::get(files, options),
         Some(Command::Stat { files, common }) => job::stat(files, common),
         Some(Command::Verify { files, place, common }) => job::verify(files, &place, common),
+        Some(Command::Ls { host, names, chosen, long, common }) => {
+            job::ls(host, names, &chosen, patterns.unwrap_or_default(), long, common)
+        }
         Some(Command::Ping { host, count, common }) => job::ping(host, count, common),
         None => {
             let file = cli.file.unwrap_or_default();
@@ -325,7 +371,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
 }
 
 fn reserved(word: &str) -> String {
-    if ["get", "stat", "verify", "ping"].contains(&word) {
+    if ["get", "ls", "stat", "verify", "ping"].contains(&word) {
         return format!(
             "options come after the command: client {word} [OPTIONS] ...; for a file of that name: client ./{word}"
         );

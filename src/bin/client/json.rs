@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use oneport::client::{Facts, FetchError, Fetched, Verified};
+use oneport::client::{Entry, Facts, FetchError, Fetched, Kind, Verified};
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
@@ -110,6 +110,36 @@ fn fields_of(facts: &Facts) -> Value {
         "size": facts.size, "modified": facts.modified.0, "modified_nanoseconds": facts.modified.1,
         "mode": format!("{:04o}", facts.mode), "identity": facts.identity, "blake3": facts.root.to_string()
     })
+}
+
+/// Something in a folder.
+pub(crate) fn entry(folder: &File, entry: &Entry) -> String {
+    let kind = match entry.kind {
+        Kind::File => "file",
+        Kind::Folder => "folder",
+        Kind::Link => "link",
+        Kind::Closed => "closed",
+    };
+    let mut fields = json!({
+        "name": String::from_utf8_lossy(&entry.name), "kind": kind, "size": entry.size,
+        "modified": entry.modified.0, "modified_nanoseconds": entry.modified.1,
+        "mode": format!("{:04o}", entry.mode), "sparse": entry.sparse
+    });
+    if std::str::from_utf8(&entry.name).is_err() {
+        fields["name_hex"] = entry.name.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+    }
+    line("entry", folder, fields)
+}
+
+/// All of a folder was listed, except what is in folders that the server cannot list.
+pub(crate) fn listed(folder: &File, entries: u64, closed: u64) -> String {
+    let mut fields = json!({ "ok": closed == 0, "entries": entries, "closed": closed });
+    if closed > 0 {
+        let code = oneport::error::Code::Partial;
+        fields["code"] = code.name().into();
+        fields["exit_status"] = code.exit_status().into();
+    }
+    line("result", folder, fields)
 }
 
 /// The answers to pings: milliseconds.

@@ -25,7 +25,7 @@ pub(super) async fn file_of(link: &mut Link, name: &[u8]) -> Result<File, FetchE
 }
 
 /// Tells a missing file as such.
-fn not_there(error: FetchError, name: &[u8]) -> FetchError {
+pub(super) fn not_there(error: FetchError, name: &[u8]) -> FetchError {
     let name = crate::text::shown(name).to_string();
     match error {
         FetchError::Failed { code: crate::error::Code::NotFound, .. } => FetchError::NotFound(name),

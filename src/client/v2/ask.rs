@@ -151,7 +151,7 @@ impl Pinger {
     }
 }
 
-fn link_of(opening: Opening) -> Result<Link, FetchError> {
+pub(super) fn link_of(opening: Opening) -> Result<Link, FetchError> {
     match opening {
         Opening::Link(link) => Ok(*link),
         Opening::Old { peer, said_so: true } => Err(FetchError::OldServer { peer }),

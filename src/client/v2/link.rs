@@ -25,7 +25,7 @@ use crate::codec::v1::RequestCodec;
 use crate::codec::v2::{ClientFrame, ErrorCode, Hello, RequestId};
 use crate::error::Code;
 use crate::exchange::{Heard, Requester};
-use crate::limits::{V2_HELLO_PATIENCE, V2_INPUT};
+use crate::limits::{V2_HELLO_PATIENCE, V2_INPUT, V2_WINDOW};
 use crate::text;
 use crate::tree::BlockHash;
 
@@ -132,9 +132,21 @@ impl Link {
         arrived: Arc<Arrived>,
         first: impl FnOnce(&mut Requester) -> ClientFrame,
     ) -> Result<Opening, FetchError> {
+        Self::open_within(server, patience, observer, arrived, V2_WINDOW, first).await
+    }
+
+    /// As [`Self::open`], with a window for each request.
+    pub(super) async fn open_within(
+        server: &Server,
+        patience: Patience,
+        observer: &dyn Observer,
+        arrived: Arc<Arrived>,
+        window: u64,
+        first: impl FnOnce(&mut Requester) -> ClientFrame,
+    ) -> Result<Opening, FetchError> {
         let (mut stream, peer) = connect(server, patience.timeout, observer).await?;
         let mut requester = Requester::new();
-        let hello = Hello { first: Some(first(&mut requester)), ..Hello::default() };
+        let hello = Hello { window, first: Some(first(&mut requester)), ..Hello::default() };
         let (name, has_first) = hello.to_name();
         let mut output = BytesMut::new();
         let broken = |source| FetchError::Protocol { peer, source };

@@ -5,8 +5,8 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Body, CLIENT_FRAME_MAX, OPTIONAL_KIND, RANGES_MAX, RawFrame, RequestId, Token, TransferId, WINDOW_MAX,
-    put_frame, take_frame,
+    Body, CLIENT_FRAME_MAX, List, OPTIONAL_KIND, RANGES_MAX, RawFrame, RequestId, Token, TransferId,
+    WINDOW_MAX, put_frame, take_frame,
 };
 use crate::codec::WireError;
 use crate::limits::NAME_MAX;
@@ -17,6 +17,7 @@ const GET: u8 = 0x02;
 const WINDOW: u8 = 0x03;
 const CANCEL: u8 = 0x04;
 const PING: u8 = 0x05;
+const LIST: u8 = 0x06;
 
 const STAT_ROOT: u8 = 1;
 const GET_PROVEN: u8 = 1;
@@ -36,6 +37,8 @@ pub enum ClientFrame {
     Cancel(RequestId),
     /// Are you there? The bytes come back.
     Ping(RequestId, [u8; 8]),
+    /// What is in this folder?
+    List(RequestId, List),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -150,6 +153,7 @@ impl ClientFrame {
             },
             CANCEL => Ok(Self::Cancel(request)),
             PING => Ok(Self::Ping(request, body.array()?)),
+            LIST => Ok(Self::List(request, List::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -178,6 +182,10 @@ impl ClientFrame {
             Self::Window(request, bytes) => put_frame(WINDOW, *request, dst, |dst| dst.put_u64(*bytes)),
             Self::Cancel(request) => put_frame(CANCEL, *request, dst, |_| {}),
             Self::Ping(request, bytes) => put_frame(PING, *request, dst, |dst| dst.put_slice(bytes)),
+            Self::List(request, list) => {
+                list.check()?;
+                put_frame(LIST, *request, dst, |dst| list.put(dst));
+            }
             Self::Unknown => {}
         }
         Ok(())
@@ -223,7 +231,7 @@ fn get(body: &mut Body) -> Result<Get, WireError> {
     Ok(Get { proven, values_only, name, transfer, have, token, ranges })
 }
 
-fn name(body: &mut Body) -> Result<Bytes, WireError> {
+pub(super) fn name(body: &mut Body) -> Result<Bytes, WireError> {
     let len = body.u16()?;
     if usize::from(len) > NAME_MAX {
         return Err(WireError::NameLength(len.into()));
@@ -231,15 +239,16 @@ fn name(body: &mut Body) -> Result<Bytes, WireError> {
     body.bytes(len.into())
 }
 
-fn check_name(name: &[u8]) -> Result<(), WireError> {
+pub(super) fn check_name(name: &[u8]) -> Result<(), WireError> {
     if name.len() > NAME_MAX {
         return Err(WireError::NameLength(u32::try_from(name.len()).unwrap_or(u32::MAX)));
     }
     Ok(())
 }
 
-fn put_name(name: &[u8], dst: &mut BytesMut) {
-    // At most NAME_MAX, as was checked.
+/// Bytes with their length before them.
+pub(super) fn put_name(name: &[u8], dst: &mut BytesMut) {
+    // Far below 64 KiB, as was checked.
     dst.put_u16(u16::try_from(name.len()).unwrap_or(u16::MAX));
     dst.put_slice(name);
 }

@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
-    Body, DATA_FRAME_MAX, DATA_HEAD_LEN, DATA_MAX, ERROR_TEXT_MAX, ErrorCode, HEAD_LEN, LENGTH_LEN,
+    Body, DATA_FRAME_MAX, DATA_HEAD_LEN, DATA_MAX, ERROR_TEXT_MAX, Entries, ErrorCode, HEAD_LEN, LENGTH_LEN,
     OFFSET_LEN, OPTIONAL_KIND, PAIRS_MAX, RawFrame, RequestId, SERVER_FRAME_MAX, Token, WELCOME_MAX, Welcome,
     peek_head, put_frame, take_frame,
 };
@@ -19,13 +19,14 @@ const END: u8 = 0x45;
 const ERROR: u8 = 0x46;
 const PONG: u8 = 0x47;
 const WAIT: u8 = 0x48;
+const ENTRIES: u8 = 0x49;
 
 const HAS_ROOT: u8 = 1;
 const FORM_PAIRS: u8 = 0;
 const FORM_SINGLE: u8 = 1;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 /// The permission bits of a mode.
-const MODE_BITS: u32 = 0o777;
+pub(super) const MODE_BITS: u32 = 0o777;
 
 /// A frame of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub enum ServerFrame {
     Pong(RequestId, [u8; 8]),
     /// The server is still at it.
     Wait(RequestId),
+    /// The next things in a folder.
+    Entries(RequestId, Entries),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -110,6 +113,7 @@ impl ServerFrame {
             }
             PONG => Ok(Self::Pong(request, body.array()?)),
             WAIT => Ok(Self::Wait(request)),
+            ENTRIES => Ok(Self::Entries(request, Entries::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -129,6 +133,7 @@ impl ServerFrame {
             }),
             Self::Pong(request, bytes) => put_frame(PONG, *request, dst, |dst| dst.put_slice(bytes)),
             Self::Wait(request) => put_frame(WAIT, *request, dst, |_| {}),
+            Self::Entries(request, entries) => put_frame(ENTRIES, *request, dst, |dst| entries.put(dst)),
             Self::Unknown => {}
         }
     }
@@ -168,15 +173,19 @@ fn file(body: &mut Body) -> Result<File, WireError> {
         return Err(WireError::Size(size));
     }
     let seconds = i64::from_be_bytes(body.array()?);
-    let nanos = body.u32()?;
-    if nanos >= NANOS_PER_SECOND {
-        return Err(WireError::Frame("a second has too many nanoseconds"));
-    }
+    let nanos = nanoseconds(body)?;
     let (mode, token) = (body.u32()? & MODE_BITS, body.array()?);
     if token == Token::default() {
         return Err(WireError::Frame("a file has no identity"));
     }
     Ok(File { size, modified: (seconds, nanos), mode, token, root: root(body)? })
+}
+
+pub(super) fn nanoseconds(body: &mut Body) -> Result<u32, WireError> {
+    match body.u32()? {
+        NANOS_PER_SECOND.. => Err(WireError::Frame("a second has too many nanoseconds")),
+        nanos => Ok(nanos),
+    }
 }
 
 fn put_file(file: &File, dst: &mut BytesMut) {

@@ -24,11 +24,12 @@ pub(super) struct Held {
 impl Held {
     /// Bytes that the client chose to make it take.
     fn weight(&self) -> usize {
-        let ranges = match &self.wanted {
+        let others = match &self.wanted {
             Wanted::Stat { .. } => 0,
-            Wanted::Get(get) => get.ranges.len(),
+            Wanted::Get(get) => get.ranges.len() * size_of::<ByteRange>(),
+            Wanted::List(list) => list.weight(),
         };
-        self.name.len() + ranges * size_of::<ByteRange>()
+        self.name.len() + others
     }
 }
 

@@ -5,13 +5,15 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
+use clap::ArgMatches;
+use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Selection, Server, Settings, Target};
 use oneport::limits::{CLIENT_RATE_MIN, COMPONENT_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
 use oneport::names::base;
+use oneport::patterns::{Pattern, Patterns, Verdict};
 use oneport::text;
 use oneport::units::Rate;
 
-use super::{ArgsError, Common, Files, Host, Options, OverwriteArg, Place, Progress, ProtocolArg};
+use super::{ArgsError, Chosen, Common, Files, Host, Options, OverwriteArg, Place, Progress, ProtocolArg};
 
 /// How a file on a server is written in one word.
 const SCHEME: &str = "oneport://";
@@ -36,11 +38,20 @@ pub(crate) enum Task {
     Get,
     Stat,
     Verify,
+    /// They are folders.
+    Ls(Ls),
     /// Not with files at all.
     Ping {
         server: Server,
         count: u32,
     },
+}
+
+/// How folders are listed.
+#[derive(Debug)]
+pub(crate) struct Ls {
+    pub(crate) selection: Selection,
+    pub(crate) is_long: bool,
 }
 
 /// One file of a server.
@@ -118,6 +129,55 @@ pub(super) fn verify(files: Files, place: &Place, common: Common) -> Result<Job,
     common_job(Task::Verify, files, common)
 }
 
+/// The patterns of a command line in their order, whichever option they belong to.
+pub(super) fn patterns(matches: &ArgMatches) -> Vec<(Verdict, OsString)> {
+    let mut found = Vec::new();
+    for (option, verdict) in [("exclude", Verdict::Exclude), ("include", Verdict::Include)] {
+        // Other commands do not have these options.
+        let Ok(Some(words)) = matches.try_get_many::<OsString>(option) else { continue };
+        let places = matches.indices_of(option).into_iter().flatten();
+        found.extend(places.zip(words).map(|(place, word)| (place, verdict, word.clone())));
+    }
+    found.sort_by_key(|(place, ..)| *place);
+    found.into_iter().map(|(_, verdict, word)| (verdict, word)).collect()
+}
+
+pub(super) fn ls(
+    host: Host,
+    mut names: Vec<OsString>,
+    chosen: &Chosen,
+    patterns: Vec<(Verdict, OsString)>,
+    is_long: bool,
+    common: Common,
+) -> Result<Job, ArgsError> {
+    let server = host.server.clone().unwrap_or_default();
+    if names.is_empty() {
+        names.push(OsString::new());
+    }
+    let folder = |word: &OsString| {
+        if word.as_bytes().starts_with(SCHEME.as_bytes()) && host.server.is_some() {
+            return wrong("the server is named twice: in oneport://HOST:PORT/NAME, and beside it");
+        }
+        let (server, name) = placed(word, &server)?;
+        let end = name.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+        let name = match &name[..end] {
+            b"." => Vec::new(),
+            folder => folder.to_vec(),
+        };
+        Ok(File { server, name, target: Target::Stdout })
+    };
+    let folders = names.iter().map(folder).collect::<Result<_, ArgsError>>()?;
+    let parse = |(verdict, word): (Verdict, OsString)| {
+        let shown = text::shown(word.as_bytes()).to_string();
+        let parsed = Pattern::parse(verdict, word.into_vec().into());
+        parsed.map_err(|error| ArgsError::Wrong(format!("'{shown}': {error}")))
+    };
+    let patterns = patterns.into_iter().map(parse).collect::<Result<_, _>>()?;
+    let patterns = Patterns::new(patterns).map_err(|error| ArgsError::Wrong(error.to_string()))?;
+    let selection = Selection { recursive: chosen.recursive, follow_links: chosen.follow_links, patterns };
+    common_job(Task::Ls(Ls { selection, is_long }), folders, common)
+}
+
 pub(super) fn ping(host: Host, count: u32, common: Common) -> Result<Job, ArgsError> {
     let server = host.server.unwrap_or_default();
     common_job(Task::Ping { server, count: count.max(1) }, Vec::new(), common)
@@ -174,6 +234,15 @@ fn checked_files(files: Files, place: &Place, may_pour: bool) -> Result<Vec<File
 /// The server and the name of a file, written as a name or as `oneport://HOST:PORT/NAME`. Whether there
 /// is such a file is for the server to say.
 fn located(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError> {
+    let (server, name) = placed(word, server)?;
+    match name.len() {
+        0 => wrong(&format!("'{}' cannot be asked for: the name is empty", text::shown(word.as_bytes()))),
+        _ => Ok((server, name)),
+    }
+}
+
+/// As [`located`], but the name may be empty.
+fn placed(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError> {
     let shown = text::shown(word.as_bytes()).to_string();
     let refused = |why: &str| Err(ArgsError::Wrong(format!("'{shown}' cannot be asked for: {why}")));
     let (server, name) = match word.as_bytes().strip_prefix(SCHEME.as_bytes()) {
@@ -196,7 +265,6 @@ fn located(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError
         }
     };
     match name.len() {
-        0 => refused("the name is empty"),
         NAME_TOO_LONG.. => refused("it is too long"),
         _ => Ok((server, name)),
     }

@@ -1,0 +1,29 @@
+//! A listing as it arrives: whether each entry is one that an honest server sends.
+
+use crate::codec::WireError;
+use crate::codec::v2::Entries;
+
+/// A LIST that has not ended.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    has_entries: bool,
+    /// What was asked for is itself a file: nothing more may come.
+    is_file: bool,
+}
+
+impl Listing {
+    /// Looks at what has arrived.
+    pub(super) fn take(&mut self, entries: &Entries) -> Result<(), WireError> {
+        for entry in &entries.entries {
+            if entry.check_name().is_err() {
+                return Err(WireError::Frame("a listing names what cannot be in the folder"));
+            }
+            if self.is_file || (entry.name.is_empty() && self.has_entries) {
+                return Err(WireError::Order("a listing of a file has other entries beside it"));
+            }
+            self.is_file = entry.name.is_empty();
+            self.has_entries = true;
+        }
+        Ok(())
+    }
+}
