@@ -94,8 +94,10 @@ pub const V2_WAITING_BYTES: usize = 1 << 20;
 /// turn.
 pub const V2_BATCH: usize = 64;
 
-/// Room that is made at least for what a client of version 2 says, in bytes.
-pub const V2_REQUESTS_INPUT: usize = 16 << 10;
+/// Room that is made at first for what a client of version 2 says, in bytes.
+pub const V2_ROOM_MIN: usize = 256;
+/// Room that is made for what a client of version 2 says that has filled all before it, in bytes.
+pub const V2_ROOM_MAX: usize = 16 << 10;
 
 /// Bytes of data that may be under way for one request of version 2, unless the client says otherwise.
 pub const V2_WINDOW: u64 = 16 << 20;

@@ -21,7 +21,7 @@ use super::wire::Wire;
 use crate::codec::v2::{ClientFrame, File, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Opened, Output, Responder};
-use crate::limits::{V2_BATCH, V2_FILL, V2_GATHER, V2_HELD_MAX, V2_REQUESTS_INPUT};
+use crate::limits::{V2_BATCH, V2_FILL, V2_GATHER, V2_HELD_MAX, V2_ROOM_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::names::FileName;
 use crate::service::accounts::Account;
@@ -67,6 +67,7 @@ pub(super) async fn serve(
         works: HashMap::new(),
         running: JoinSet::new(),
         input,
+        room: V2_ROOM_MIN,
         input_ended: false,
         output: BytesMut::new(),
         whole: Vec::new(),
@@ -132,6 +133,8 @@ struct Connection<'a> {
     works: HashMap<RequestId, Slot>,
     running: JoinSet<Done>,
     input: BytesMut,
+    /// Room for what comes in next.
+    room: usize,
     input_ended: bool,
     /// Frames that go out with the next write.
     output: BytesMut,
@@ -212,6 +215,10 @@ impl Connection<'_> {
         if is_idle {
             // Whoever has nothing to ask for should cost little.
             self.output = BytesMut::new();
+            self.room = V2_ROOM_MIN;
+            if self.input.is_empty() {
+                self.input = BytesMut::new();
+            }
         }
         tokio::select! {
             ready = wire.readable(), if !self.input_ended => ready?,
@@ -231,7 +238,8 @@ impl Connection<'_> {
         if self.input_ended {
             return Ok(taken);
         }
-        self.input.reserve(V2_REQUESTS_INPUT);
+        self.input.reserve(self.room);
+        let room = self.input.capacity() - self.input.len();
         match wire.read_now(&mut self.input)? {
             None => {}
             Some(0) => {
@@ -239,7 +247,11 @@ impl Connection<'_> {
                 self.input_ended = true;
                 taken = Taken { bytes: true, frames: true };
             }
-            Some(_) => taken.bytes = true,
+            Some(count) => {
+                taken.bytes = true;
+                // Whoever says much is listened to in larger pieces.
+                self.room = if count == room { V2_ROOM_MAX.min(2 * self.room) } else { self.room };
+            }
         }
         while let Some(frame) = ClientFrame::decode(&mut self.input)? {
             self.hear(frame)?;
