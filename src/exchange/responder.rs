@@ -128,7 +128,7 @@ struct Active {
 enum Wanted {
     Stat { root: bool },
     Get(Get),
-    List(Box<List>),
+    List(Box<listing::Wish>),
 }
 
 #[derive(Debug)]

@@ -19,6 +19,9 @@ use crate::limits::{
 };
 use crate::tree::{BLOCK_LEN, BlockHash, ProofError, Root, Tree, Value, block_count, block_span};
 
+#[path = "tests/listing.rs"]
+mod listing;
+
 const TOKEN: [u8; 16] = [7; 16];
 
 fn content(size: u64) -> Bytes {
@@ -110,7 +113,7 @@ impl Pair {
                 let value = self.tree.values()[usize::try_from(block).unwrap()];
                 self.server.valued(request, block, value);
             }
-            Ask::List(..) => panic!("nobody lists here"),
+            Ask::List(request, list) => self.server.listed(request, listing::stretch(&list), self.now),
             Ask::Forget(_) => {}
         }
         true

@@ -6,6 +6,8 @@ use super::*;
 use crate::codec::v1::{Request, RequestCodec};
 use crate::codec::vectors::{SPECIFICATION, vector};
 use crate::limits::BLOCKS_MAX;
+use crate::listing::{Entry, Kind};
+use crate::patterns::Verdict;
 use crate::tree::{BLOCK_LEN, BlockHash, Root, Value, block_count};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -346,4 +348,76 @@ proptest! {
         let _ = Hello::parse(&hello);
         let _ = ClientFrame::decode_bare(bytes.into());
     }
+}
+
+fn listed() -> Vec<Entry> {
+    let folder = Entry {
+        kind: Kind::Folder,
+        sparse: false,
+        size: 4096,
+        modified: (1_700_000_000, 0),
+        mode: 0o755,
+        name: "d".into(),
+    };
+    let file = Entry {
+        kind: Kind::File,
+        sparse: true,
+        size: 1 << 20,
+        modified: (1_700_000_000, 7),
+        mode: 0o644,
+        name: Bytes::from_static(b"d/\xffab"),
+    };
+    vec![folder, file]
+}
+
+fn list() -> List {
+    List {
+        recursive: true,
+        follow_links: true,
+        name: "x".into(),
+        cursor: Bytes::from_static(b"\xaa\xbb"),
+        patterns: vec![(Verdict::Include, "a*b".into()), (Verdict::Exclude, "*".into())],
+    }
+}
+
+#[test]
+fn a_listing_is_as_specified_at_every_split() {
+    let frame = ClientFrame::List(1, list());
+    assert_eq!(client(&frame), vector("list"), "{:02x?}", client(&frame));
+    at_every_split(&vector("list"), ClientFrame::decode, &[frame]);
+    let entries = Entries { cursor: Bytes::from_static(b"\xcc\xdd"), entries: listed() };
+    let body_len = entries.body_len();
+    let frame = ServerFrame::Entries(1, entries);
+    let mut wire = BytesMut::new();
+    frame.encode(&mut wire);
+    assert_eq!(wire, vector("entries"), "{wire:02x?}");
+    assert_eq!(body_len, wire.len() as u64 - 9);
+    at_every_split(&wire, ServerFrame::decode, &[frame]);
+}
+
+#[test]
+fn what_no_listing_has_is_refused() {
+    let too_long = |list: List| ClientFrame::List(1, list).encode(&mut BytesMut::new()).is_err();
+    assert!(too_long(List { cursor: vec![0; CURSOR_MAX + 1].into(), ..list() }));
+    assert!(too_long(List { name: vec![b'x'; 4097].into(), ..list() }));
+    assert!(too_long(List { patterns: vec![(Verdict::Exclude, "x".into()); 33], ..list() }));
+    assert!(too_long(List { patterns: vec![(Verdict::Exclude, vec![b'x'; 1025].into())], ..list() }));
+    let full = vec![(Verdict::Exclude, Bytes::from(vec![b'x'; 1024])); 20];
+    assert!(too_long(List { patterns: full, ..list() }), "each fits, but not all of them");
+    let lie = |at: usize, bytes: &[u8]| {
+        let mut wire = BytesMut::from(&vector("list")[..]);
+        wire[at..at + bytes.len()].copy_from_slice(bytes);
+        ClientFrame::decode(&mut wire).is_err()
+    };
+    assert!(lie(17, &[33]), "patterns");
+    assert!(lie(18, &[2]), "a kind of pattern");
+    assert!(lie(19, &[4, 1]) && lie(13, &[0x20, 1]) && lie(10, &[0x10, 1]), "lengths");
+    let lie = |at: usize, bytes: &[u8]| {
+        let mut wire = BytesMut::from(&vector("entries")[..]);
+        wire[at..at + bytes.len()].copy_from_slice(bytes);
+        ServerFrame::decode(&mut wire).is_err()
+    };
+    assert!(lie(13, &[0]) && lie(13, &[5]), "kinds of entries");
+    assert!(lie(31, &[0x3b, 0x9a, 0xca, 0]), "nanoseconds");
+    assert!(lie(39, &[0xff, 0xff]) && lie(39, &[0, 2]), "names");
 }

@@ -13,6 +13,15 @@ use crate::codec::v2::{Entries, List, RequestId, ServerFrame};
 use crate::limits::V2_STRETCHES_MAX;
 use crate::listing::Stretch;
 
+/// What a LIST asks for.
+#[derive(Debug)]
+pub(super) struct Wish {
+    /// Its cursor is where the next stretch begins.
+    list: List,
+    /// Bytes by which the last stretch was longer than its window: they count against the next one.
+    overshot: u64,
+}
+
 /// A LIST in flight.
 #[derive(Debug)]
 pub(super) enum Listing {
@@ -37,11 +46,14 @@ impl Responder {
     /// Asks for the next stretch of a listing, if its window is open and it is its turn.
     pub(super) fn list_on(&mut self, request: RequestId) {
         let Some(active) = self.requests.get_mut(&request) else { return };
-        let (Wanted::List(list), State::Listing(listing @ Listing::Resting)) =
-            (&active.wanted, &mut active.state)
+        let (Wanted::List(wish), State::Listing(listing @ Listing::Resting)) =
+            (&mut active.wanted, &mut active.state)
         else {
             return;
         };
+        let paid = active.window.min(wish.overshot);
+        active.window -= paid;
+        wish.overshot -= paid;
         if active.window == 0 {
             return;
         }
@@ -53,7 +65,7 @@ impl Responder {
         }
         self.listings.held += 1;
         *listing = Listing::Asked;
-        self.asks.push_back(Ask::List(request, list.clone()));
+        self.asks.push_back(Ask::List(request, Box::new(wish.list.clone())));
     }
 
     /// The next stretch of a listing is known.
@@ -69,15 +81,19 @@ impl Responder {
     /// Sends the stretch of a listing that is there, if one is.
     pub(super) fn send_stretch(&mut self, request: RequestId, now: Instant) -> Option<Bytes> {
         let active = self.requests.get_mut(&request)?;
-        let (Wanted::List(list), State::Listing(listing)) = (&mut active.wanted, &mut active.state) else {
+        let (Wanted::List(wish), State::Listing(listing)) = (&mut active.wanted, &mut active.state) else {
             return None;
         };
-        let Listing::Ready(stretch) = std::mem::replace(listing, Listing::Resting) else { return None };
+        let Listing::Ready(stretch) = listing else { return None };
+        let stretch = std::mem::take(stretch);
+        *listing = Listing::Resting;
         active.said = now;
         let Stretch { entries, cursor, is_last } = stretch;
-        list.cursor = cursor.clone();
+        wish.list.cursor = cursor.clone();
         let entries = Entries { cursor, entries };
-        active.window = active.window.saturating_sub(entries.body_len());
+        let len = entries.body_len();
+        wish.overshot += len.saturating_sub(active.window);
+        active.window = active.window.saturating_sub(len);
         let mut frames = BytesMut::new();
         ServerFrame::Entries(request, entries).encode(&mut frames);
         self.listings.held -= 1;
@@ -122,6 +138,6 @@ impl Listing {
 impl Wanted {
     /// The list that was asked for.
     pub(super) fn list(list: List) -> Self {
-        Self::List(Box::new(list))
+        Self::List(Box::new(Wish { list, overshot: 0 }))
     }
 }
