@@ -29,6 +29,7 @@ mod client_views;
 mod fetching;
 mod harness;
 mod layers;
+mod listing;
 mod machine;
 mod original;
 mod peers;
