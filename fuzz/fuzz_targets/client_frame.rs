@@ -5,8 +5,8 @@
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use oneport::codec::WireError;
-use oneport::codec::v2::{CLIENT_FRAME_MAX, ClientFrame, RANGES_MAX};
-use oneport::limits::NAME_MAX;
+use oneport::codec::v2::{CLIENT_FRAME_MAX, CURSOR_MAX, ClientFrame, RANGES_MAX};
+use oneport::limits::{NAME_MAX, PATTERNS_MAX};
 use oneport_fuzz::{cut, decode_all};
 use tokio_util::codec::Decoder;
 
@@ -42,6 +42,13 @@ fn encode_again(frame: &ClientFrame) {
             assert!(get.ranges.is_sorted_by(|one, next| one.offset + one.len <= next.offset));
             for size in [0, 1, 1 << 20, (1 << 20) + 1, 1 << 40, i64::MAX as u64] {
                 let _ = get.blocks(size);
+            }
+        }
+        ClientFrame::List(_, list) => {
+            assert!(list.name.len() <= NAME_MAX && list.cursor.len() <= CURSOR_MAX);
+            assert!(list.patterns.len() <= PATTERNS_MAX);
+            if let Ok(selection) = list.selection() {
+                let _ = selection.patterns.include(&list.cursor);
             }
         }
         _ => {}

@@ -5,7 +5,7 @@
 use bytes::{Buf, BytesMut};
 use libfuzzer_sys::fuzz_target;
 use oneport::codec::WireError;
-use oneport::codec::v2::{DATA_MAX, ERROR_TEXT_MAX, PAIRS_MAX, ServerFrame, Values};
+use oneport::codec::v2::{CURSOR_MAX, DATA_MAX, ERROR_TEXT_MAX, PAIRS_MAX, ServerFrame, Values};
 use oneport_fuzz::{cut, decode_all};
 use tokio_util::codec::Decoder;
 
@@ -53,6 +53,7 @@ fn encode_again(frame: &ServerFrame) {
     match frame {
         ServerFrame::Unknown => return,
         ServerFrame::Values(_, Values::Pairs(pairs)) => assert!((1..=PAIRS_MAX).contains(&pairs.len())),
+        ServerFrame::Entries(_, entries) => assert!(entries.cursor.len() <= CURSOR_MAX),
         ServerFrame::Error(_, _, text) => assert!(text.len() <= ERROR_TEXT_MAX),
         _ => {}
     }

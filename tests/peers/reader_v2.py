@@ -9,6 +9,8 @@ file in memory.
     reader_v2.py HOST PORT get NAME [--range OFFSET:LENGTH]... [--proof] [--facts]   bytes to stdout
     reader_v2.py HOST PORT values NAME [--range OFFSET:LENGTH]...
     reader_v2.py HOST PORT many NAME...             all of them at once over one connection
+    reader_v2.py HOST PORT list NAME [--recursive] [--links] [--exclude PATTERN]... [--cut N]
+                                                    N: a new connection after every N frames
     reader_v2.py HOST PORT ping
     reader_v2.py HOST PORT cancel NAME              takes some bytes, cancels, asks something else
     reader_v2.py vectors docs/protocol.md           checks itself against the page's examples
@@ -43,21 +45,27 @@ HELLO = b"?oneport/2?"
 NAME_MAX = 4096
 RANGES_MAX = 256
 PAIRS_MAX = 64
+CURSOR_MAX = 8192
+PATTERN_MAX = 1024
+PATTERNS_MAX = 32
 WINDOW_DEFAULT = 16_777_216
 ANSWER_PATIENCE = 2
 # The server says WAIT every 2 s; a machine may be busy.
 FRAME_PATIENCE = 20
 NONE16 = bytes(16)
 
-STAT, GET, WINDOW, CANCEL, PING = 0x01, 0x02, 0x03, 0x04, 0x05
-WELCOME, FILE, VALUES, DATA, END, ERROR, PONG, WAIT = range(0x41, 0x49)
+STAT, GET, WINDOW, CANCEL, PING, LIST = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06
+WELCOME, FILE, VALUES, DATA, END, ERROR, PONG, WAIT, ENTRIES = range(0x41, 0x4A)
 NAMES = {
     WELCOME: "WELCOME", FILE: "FILE", VALUES: "VALUES", DATA: "DATA", END: "END", ERROR: "ERROR",
-    PONG: "PONG", WAIT: "WAIT",
+    PONG: "PONG", WAIT: "WAIT", ENTRIES: "ENTRIES",
 }  # fmt: skip
 # The shortest body of each.
-SHORTEST = {WELCOME: 0, FILE: 73, VALUES: 33, DATA: 9, END: 33, ERROR: 2, PONG: 8, WAIT: 0}
+SHORTEST = {WELCOME: 0, FILE: 73, VALUES: 33, DATA: 9, END: 33, ERROR: 2, PONG: 8, WAIT: 0, ENTRIES: 2}
 PROVEN_FIRST, VALUES_ONLY = 1, 2
+RECURSIVE, FOLLOW_LINKS = 1, 2
+EXCLUDE, INCLUDE = 0, 1
+IS_FILE, IS_FOLDER, IS_LINK, IS_CLOSED = 1, 2, 3, 4
 CANCELLED = 130
 
 
@@ -124,6 +132,14 @@ def get_frame(number, name, flags=0, transfer=NONE16, have=0, identity=NONE16, r
     body = bytes([flags]) + named(name) + transfer + struct.pack(">Q", have) + identity
     body += struct.pack(">H", len(ranges)) + b"".join(struct.pack(">QQ", *each) for each in ranges)
     return frame(GET, number, body)
+
+
+def list_frame(number, name, flags=0, cursor=b"", patterns=()):
+    if len(name) > NAME_MAX or len(cursor) > CURSOR_MAX or len(patterns) > PATTERNS_MAX:
+        raise ValueError("a name, a cursor or patterns that no LIST has")
+    body = struct.pack(">BH", flags, len(name)) + name + struct.pack(">H", len(cursor)) + cursor
+    body += bytes([len(patterns)])
+    return frame(LIST, number, body + b"".join(struct.pack(">BH", kind, len(p)) + p for kind, p in patterns))
 
 
 def hello(first=None, window=WINDOW_DEFAULT, need=()):
@@ -480,6 +496,96 @@ class Get:
         }
 
 
+class Entry:
+    """Something in a folder."""
+
+    HEAD = struct.Struct(">BBQqIIH")
+
+    def __init__(self, body, at):
+        if len(body) < at + self.HEAD.size:
+            raise Violation(f"an entry of {len(body) - at} bytes")
+        fields = self.HEAD.unpack_from(body, at)
+        self.kind, flags, self.size, self.seconds, self.nanoseconds, self.mode, length = fields
+        self.sparse = bool(flags & 1)
+        self.end = at + self.HEAD.size + length
+        self.name = body[self.end - length : self.end]
+        if self.kind not in (IS_FILE, IS_FOLDER, IS_LINK, IS_CLOSED):
+            raise Violation(f"an entry of the kind {self.kind}")
+        if length > NAME_MAX or len(body) < self.end:
+            raise Violation(f"a name of {length} bytes")
+        if self.nanoseconds > 999_999_999 or self.mode > 0o777:
+            raise Violation(f"{self.nanoseconds} nanoseconds, mode {self.mode:o}")
+
+
+class List:
+    """A LIST under way."""
+
+    def __init__(self, name, flags=0, patterns=(), window=WINDOW_DEFAULT, cursor=b""):
+        self.name, self.flags, self.patterns, self.cursor = name, flags, list(patterns), cursor
+        self.credit, self.waits, self.done, self.error = window, 0, False, None
+        self.entries, self.frames, self.folders, self.seen = [], 0, {b""}, set()
+
+    def encode(self, number):
+        return list_frame(number, self.name, self.flags, self.cursor, self.patterns)
+
+    def take(self, kind, body):
+        if kind == END:
+            if body[0] & 1 or any(body[1:33]):
+                raise Violation("END of a listing has a root")
+            self.done = True
+            return 0
+        if kind != ENTRIES:
+            raise Violation(f"{NAMES[kind]} as an answer to LIST")
+        if self.credit <= 0:
+            raise Violation(f"ENTRIES with a window of {self.credit}")
+        self.credit -= len(body)
+        self.frames += 1
+        length = int.from_bytes(body[:2], "big")
+        if length > CURSOR_MAX or len(body) < 2 + length:
+            raise Violation(f"a cursor of {length} bytes")
+        self.cursor, at = body[2 : 2 + length], 2 + length
+        while at < len(body):
+            entry = Entry(body, at)
+            at = entry.end
+            self.check(entry)
+            self.entries.append(entry)
+        self.credit += len(body)
+        return len(body)
+
+    def check(self, entry):
+        if self.entries and (not entry.name or not self.entries[0].name):
+            raise Violation("a file that was asked for has other entries beside it")
+        if entry.name in self.seen:
+            raise Violation(f"{entry.name!r} comes twice")
+        self.seen.add(entry.name)
+        if not entry.name:
+            if entry.kind != IS_FILE:
+                raise Violation("an empty name for what is no file")
+            return
+        parts = entry.name.split(b"/")
+        if any(part in (b"", b".", b"..") or part.lower().startswith(b".oneport-") for part in parts):
+            raise Violation(f"the name {entry.name!r}")
+        if b".oneport" in (part.lower() for part in parts) or b"\0" in entry.name:
+            raise Violation(f"the name {entry.name!r}")
+        if len(parts) > 1 and not self.flags & RECURSIVE:
+            raise Violation(f"{entry.name!r} in a listing that is not recursive")
+        if b"/".join(parts[:-1]) not in self.folders:
+            raise Violation(f"{entry.name!r} before its folder")
+        if entry.kind == IS_FOLDER:
+            self.folders.add(entry.name)
+
+    def facts(self):
+        kinds = {IS_FILE: "file", IS_FOLDER: "folder", IS_LINK: "link", IS_CLOSED: "closed"}
+        found = {
+            entry.name.hex(): {
+                "kind": kinds[entry.kind], "size": entry.size, "sparse": entry.sparse, "mode": entry.mode,
+                "seconds": entry.seconds, "nanoseconds": entry.nanoseconds,
+            }
+            for entry in self.entries
+        }  # fmt: skip
+        return {"entries": found, "frames": self.frames, "waits": self.waits}
+
+
 # ---- Connections
 
 
@@ -644,6 +750,22 @@ def run_get(options):
         say(request.facts(), sys.stderr)
     sys.stdout.buffer.write(request.content())
     sys.stdout.flush()
+
+
+def run_list(options):
+    flags = (RECURSIVE if options.recursive else 0) | (FOLLOW_LINKS if options.links else 0)
+    patterns = [(EXCLUDE, os.fsencode(pattern)) for pattern in options.exclude]
+    request = List(options.names[0], flags, patterns, options.window)
+    while not request.done:
+        connection = connect(options)
+        request.credit, stop = options.window, request.frames + options.cut
+        connection.open(request)
+        while not request.done and (not options.cut or request.frames < stop):
+            connection.step()
+        connection.stream.close()
+    if request.error is not None:
+        raise request.error
+    say(request.facts())
 
 
 def run_values(options):
@@ -863,6 +985,14 @@ def check_page(checks, page):
     ranged = Get(name, PROVEN_FIRST, [(BLOCK, 1)], have=BLOCK, transfer=bytes(range(1, 17)),
                  identity=bytes(range(0x11, 0x21)))  # fmt: skip
     checks.equal("get-range", ranged.encode(2), examples["get-range"])
+    listed = List(name, RECURSIVE | FOLLOW_LINKS, [(INCLUDE, b"a*b"), (EXCLUDE, b"*")], cursor=b"\xaa\xbb")
+    checks.equal("list", listed.encode(1), examples["list"])
+    listed.take(ENTRIES, examples["entries"][9:])
+    checks.equal("entries", [(entry.name, entry.kind, entry.size, entry.sparse) for entry in listed.entries],
+                 [(b"d", IS_FOLDER, 4096, False), (b"d/\xffab", IS_FILE, 1 << 20, True)])  # fmt: skip
+    checks.equal("entries' cursor", listed.cursor, b"\xcc\xdd")
+    again = examples["entries"][9:]
+    checks.raises("entries twice", Violation, lambda: listed.take(ENTRIES, again))
     long = hello(get_frame(1, b"n" * 600))
     checks.equal("a long name in the hello", (long[1], len(long[0]) < 100), (False, True))
     for at_a_time in (1, 2, 3, 7, 1000):
@@ -1004,7 +1134,7 @@ def parse_range(text):
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = {"stat": run_stat, "get": run_get, "values": run_values, "many": run_many, "ping": run_ping,
-                "cancel": run_cancel}  # fmt: skip
+                "cancel": run_cancel, "list": run_list}  # fmt: skip
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("command", choices=commands)
@@ -1015,6 +1145,10 @@ def parse_arguments(arguments):
     parser.add_argument("--facts", action="store_true", help="get prints facts on stderr")
     parser.add_argument("--window", type=int, default=WINDOW_DEFAULT, help="bytes of DATA under way")
     parser.add_argument("--segment", type=int, default=1 << 16, help="most bytes to receive at a time")
+    parser.add_argument("--recursive", action="store_true", help="list: also what is in folders in it")
+    parser.add_argument("--links", action="store_true", help="list: follow links to folders")
+    parser.add_argument("--exclude", action="append", default=[], help="list: a pattern")
+    parser.add_argument("--cut", type=int, default=0, help="list: a new connection after so many frames")
     parser.add_argument("--need", action="append", default=[], help="a capability")
     parser.add_argument("--no-first", action="store_true", help="no request in the hello")
     parser.add_argument("--have", type=int, default=0)

@@ -298,3 +298,39 @@ fn the_identity_of_a_file_is_the_same_until_it_changes() {
     assert_eq!(got, b"other");
     assert_ne!(facts["identity"], first["identity"]);
 }
+
+#[test]
+fn a_folder_is_listed_as_the_page_says_on_one_connection_or_on_many() {
+    let site = Site::new();
+    for folder in 0..30 {
+        for file in 0..100 {
+            site.file(format!("many/{folder}/{file:050}"), b"");
+        }
+    }
+    site.file("small/x.txt", b"hello");
+    site.file("small/y.o", b"");
+    std::os::unix::fs::symlink("../many", site.root("small/link")).unwrap();
+    let server = site.serve(&["--hash-ahead", "0"]);
+    let reader = Reader::of("a_folder_is_listed_as_the_page_says_on_one_connection_or_on_many", &server);
+    let hex = |name: &str| name.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let Some(small) = reader.facts(&["list", "small", "--exclude", "*.o"]) else { return };
+    let entries = small["entries"].as_object().unwrap();
+    assert_eq!(entries.len(), 2);
+    assert_eq!(
+        (&entries[&hex("x.txt")]["kind"], &entries[&hex("x.txt")]["size"]),
+        (&"file".into(), &5.into())
+    );
+    assert_eq!(entries[&hex("link")]["kind"], "link");
+    let file = reader.facts(&["list", "small/x.txt"]).unwrap();
+    assert_eq!(file["entries"][""]["size"], 5);
+    reader.run(&["list", "small/missing"]).unwrap().expect(NOT_FOUND);
+    let whole = reader.facts(&["list", "", "--recursive"]).unwrap();
+    assert_eq!(whole["entries"].as_object().unwrap().len(), 3000 + 30 + 2 + 3);
+    assert!(whole["frames"].as_u64().unwrap() > 2, "{}", whole["frames"]);
+    for options in [&["--cut", "1"][..], &["--window", "1"], &["--window", "60000", "--segment", "999"]] {
+        let again = reader.facts(&[&["list", "", "--recursive"], options].concat()).unwrap();
+        assert_eq!(again["entries"], whole["entries"], "{options:?}");
+    }
+    let linked = reader.facts(&["list", "small", "--recursive", "--links"]).unwrap();
+    assert_eq!(linked["entries"].as_object().unwrap().len(), 3000 + 30 + 3);
+}
