@@ -90,12 +90,15 @@ impl Responder {
         active.said = now;
         let Stretch { entries, cursor, is_last } = stretch;
         wish.list.cursor = cursor.clone();
-        let entries = Entries { cursor, entries };
-        let len = entries.body_len();
-        wish.overshot += len.saturating_sub(active.window);
-        active.window = active.window.saturating_sub(len);
         let mut frames = BytesMut::new();
-        ServerFrame::Entries(request, entries).encode(&mut frames);
+        // Whoever comes back at the end is told no more than that.
+        if !(is_last && entries.is_empty()) {
+            let entries = Entries { cursor, entries };
+            let len = entries.body_len();
+            wish.overshot += len.saturating_sub(active.window);
+            active.window = active.window.saturating_sub(len);
+            ServerFrame::Entries(request, entries).encode(&mut frames);
+        }
         self.listings.held -= 1;
         if is_last {
             ServerFrame::End(request, None).encode(&mut frames);

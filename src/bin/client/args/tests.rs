@@ -57,7 +57,7 @@ fn get_takes_a_server_and_several_names() {
 #[test]
 fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     for word in RESERVED {
-        if !["get", "stat", "verify", "ping"].contains(&word) {
+        if !["get", "ls", "stat", "verify", "ping"].contains(&word) {
             wrong(&[word], &format!("client ./{word}"));
             wrong(&["-q", word, "host"], "reserved");
         }
@@ -65,6 +65,24 @@ fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     }
     wrong(&["-q", "get", "x"], "options come after the command");
     assert_eq!(parse_words(&["Put"]).unwrap().files[0].name, b"Put");
+}
+
+#[test]
+fn ls_takes_folders_and_patterns_in_their_order() {
+    use oneport::patterns::Verdict::{Exclude, Include};
+    let words = ["ls", "-lr", "--include", "a", "--exclude", "b", "--include", "c", "d/e/", "./", "."];
+    let job = parse_words(&words).unwrap();
+    let names: Vec<_> = job.files.iter().map(|file| file.name.as_slice()).collect();
+    assert_eq!(names, [&b"d/e"[..], b"", b""]);
+    let Task::Ls(ls) = job.task else { panic!("{:?}", job.task) };
+    let patterns: Vec<_> =
+        ls.selection.patterns.iter().map(|pattern| (pattern.verdict(), &pattern.source()[..])).collect();
+    assert_eq!(patterns, [(Include, &b"a"[..]), (Exclude, b"b"), (Include, b"c")]);
+    assert!(ls.is_long && ls.selection.recursive && !ls.selection.follow_links);
+    let job = parse_words(&["ls", "oneport://nas:1/"]).unwrap();
+    assert_eq!((job.files[0].server.port, job.files[0].name.len()), (1, 0));
+    wrong(&["ls", "--exclude", "a/"], "'/'");
+    wrong(&["ls", "-s", "nas", "oneport://nas/a"], "named twice");
 }
 
 #[test]
