@@ -94,8 +94,9 @@ fn a_window_that_grows_while_a_stretch_is_being_made_loses_nothing() {
 
 #[test]
 fn a_cancelled_listing_ends_whether_a_stretch_is_under_way_or_not() {
-    for steps in 0..6 {
-        let mut pair = Pair::new(0, true, 1 << 20);
+    // One connection for all: what a cancelled listing held must not be missing in the end.
+    let mut pair = Pair::new(0, true, 1 << 20);
+    for steps in (0..6).chain(0..6) {
         let request = pair.list(List::default());
         for step in 0..steps {
             if step % 2 == 0 {
@@ -108,7 +109,7 @@ fn a_cancelled_listing_ends_whether_a_stretch_is_under_way_or_not() {
         pair.send(cancel).unwrap();
         pair.run().unwrap();
         assert_eq!(pair.failed(request).map(Code::exit_status), Some(Code::Other.exit_status()));
-        assert!(pair.server.is_idle() && pair.names(request).is_empty());
+        assert!(pair.server.is_idle());
         let again = pair.list(List::default());
         pair.run().unwrap();
         assert_eq!(pair.names(again), all(), "its place is free again");
