@@ -22,6 +22,13 @@ pub(super) struct Wish {
     overshot: u64,
 }
 
+impl Wish {
+    /// Bytes that the client chose to make it take.
+    pub(super) fn weight(&self) -> usize {
+        self.list.weight()
+    }
+}
+
 /// A LIST in flight.
 #[derive(Debug)]
 pub(super) enum Listing {
