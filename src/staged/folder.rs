@@ -206,7 +206,7 @@ impl StagedFolder {
             self.given = Given::but(left);
             self.resumed = true;
         }
-        if clock == NEVER {
+        if clock == NEVER && !self.lock.is_empty() {
             self.lock.forget()?;
         }
         self.lock.write(self.home, clock, false)?;

@@ -50,6 +50,11 @@ impl Lock {
         self.state().note
     }
 
+    /// Whether nothing was ever noted, as far as can be told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.len() == 0)
+    }
+
     /// Writes a note in the place of the older one; it is on the disk when this returns if `flush` says so.
     pub(super) fn write(&self, home: Home, clock: Moment, flush: bool) -> Result<(), StageError> {
         let mut state = self.state();
@@ -111,7 +116,7 @@ impl Lock {
         }
     }
 
-    /// The note that says nothing but since when the folder is in use.
+    /// What was changed before this moment is on the disk.
     pub(super) fn last_clock(&self) -> Moment {
         self.note().map_or(NEVER, |note| note.clock)
     }
