@@ -67,6 +67,7 @@ fn what_comes_while_a_sync_point_flushes_is_not_covered_by_it() {
     await_tick();
     let flush = || {
         put(&folder, "meanwhile", b"12345").unwrap();
+        await_tick();
         Ok(())
     };
     folder.sync_point_by(&flush).unwrap();
