@@ -267,3 +267,12 @@ fn a_large_file_replaces_only_what_it_may() {
     assert_eq!(fs::read(site.path("t/a")).unwrap(), b"large");
     assert_eq!(site.tree(), ["t", "t/a"]);
 }
+
+#[test]
+fn an_existing_folder_that_cannot_be_opened_is_left_without_a_lock() {
+    let site = existing();
+    let probe = beside::hidden_name(Path::new(""), PROBE);
+    fs::write(site.path("t").join(&probe), "not of ours").unwrap();
+    assert!(site.try_open(BOOT).is_err());
+    assert_eq!(site.tree(), ["t".to_owned(), format!("t/{probe}")]);
+}
