@@ -1,9 +1,9 @@
 //! A folder that is being received: many files, flushed together.
 //!
 //! A folder that does not exist yet is staged as a whole, as a hidden sibling, and renamed once. So
-//! files get their names in it at once, and its time, which is set after all bytes were written, tells a
+//! files get their names in it at once, and a file's time, which is set after all bytes were written, tells a
 //! whole file from a half-written one. Into a folder that exists each file is staged under a hidden name
-//! beside its target. A sync point flushes the whole file system once for all files before; only then do
+//! beside its target. How it begins is in `open`, how it ends in `finish`. A sync point flushes the whole file system once for all files before; only then do
 //! those of an existing folder get their names. A flush that failed is never tried again.
 //!
 //! What an earlier run has left of a new folder stands in the same boot and on the same mount
@@ -15,12 +15,11 @@
 //! The folders that are named, and what is known of each file to notice collisions, are kept in memory:
 //! the caller bounds them by what it names.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::fs::{File, Permissions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,20 +30,21 @@ use self::group::{Group, Waiting};
 use self::lock::Lock;
 use self::look::named;
 use self::note::{Moment, NEVER};
-use self::parents::{Parents, cut};
-use super::beside::{self, failed, folder_of, shown};
-use super::home::{Home, Trust};
+use self::parents::Parents;
+use super::beside::{failed, shown};
+use super::home::Home;
 use super::journal::TOKEN_LEN;
 use super::{Replace, StageError, sparse};
 use crate::fileops;
-use crate::limits::STAGING_TRIES;
 use crate::names::FileName;
 
+mod finish;
 mod given;
 mod group;
 mod lock;
 mod look;
 mod note;
+mod open;
 mod parents;
 mod rest;
 
@@ -52,8 +52,6 @@ mod rest;
 const MODE: u32 = 0o777;
 /// What a folder needs so that files can be put into it.
 const WHILE_RECEIVING: u32 = 0o700;
-/// Ending of the name of a folder that is made to learn which permission bits this process may give.
-const PROBE: &str = ".mode";
 
 /// What a file or folder is to be like in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,151 +124,6 @@ pub struct StagedFolder {
 }
 
 impl StagedFolder {
-    /// Opens and locks the folder that is to become `target`, or `target` itself if it is a folder.
-    /// Missing folders above are made. With `sync`, sync points and the commit flush; without, they do
-    /// not. What an earlier run has left may have to be looked through. Blocks.
-    ///
-    /// # Errors
-    /// [`StageError::Busy`] if another receiver is at it, [`StageError::NotAFolder`], and others.
-    pub fn open(target: &Path, sync: bool) -> Result<Self, StageError> {
-        Self::open_since(target, sync, None)
-    }
-
-    fn open_since(target: &Path, sync: bool, since: Option<[u8; TOKEN_LEN]>) -> Result<Self, StageError> {
-        for _ in 0..STAGING_TRIES {
-            match target.metadata() {
-                Ok(found) if found.is_dir() => return Self::open_existing(target, sync, since),
-                Ok(_) => return Err(StageError::NotAFolder(shown(target))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(named("look at", target)(error)),
-            }
-            if target.symlink_metadata().is_ok() {
-                return Err(StageError::NotAFolder(shown(target)));
-            }
-            if let Some(new) = Self::open_new(target, sync, since)? {
-                return Ok(new);
-            }
-        }
-        Err(StageError::Busy(shown(target)))
-    }
-
-    /// Stages a folder that does not exist; `None` if it does by now.
-    fn open_new(
-        target: &Path,
-        sync: bool,
-        since: Option<[u8; TOKEN_LEN]>,
-    ) -> Result<Option<Self>, StageError> {
-        let above = folder_of(target);
-        let made = fileops::create_folders(above).map_err(failed("create the folder", above))?;
-        let taken = Lock::take(above.join(beside::hidden_name(target, beside::LOCK)), target);
-        let lock = taken.inspect_err(|_| fileops::remove_folders(&made))?;
-        let path = above.join(beside::hidden_name(target, beside::PART));
-        // Who had the lock before may have finished.
-        if target.symlink_metadata().is_ok() {
-            if path.symlink_metadata().is_err() {
-                lock.remove();
-            }
-            return Ok(None);
-        }
-        let place = make_or_find(&path).and_then(|resumed| Ok((Place::open(&path, since)?, resumed)));
-        let (place, resumed) = match place {
-            Ok(place) => place,
-            Err(error) => {
-                // Only if it is empty: else its note stays, too.
-                if fileops::remove_folder(&path).is_ok() || path.symlink_metadata().is_err() {
-                    lock.remove();
-                }
-                fileops::remove_folders(&made);
-                return Err(error);
-            }
-        };
-        let mut new = Self::around(target, path, place, lock, sync);
-        new.made = made;
-        new.resume(resumed)?;
-        Ok(Some(new))
-    }
-
-    /// Finds out what of a new folder an earlier run has left, and notes since when it is in use.
-    fn resume(&mut self, resumed: bool) -> Result<(), StageError> {
-        let mut clock = NEVER;
-        if resumed {
-            let note = self.lock.note();
-            let trust = note.map_or(Trust::Nothing, |note| note.home.trust(&self.home));
-            clock = note.filter(|_| trust != Trust::Nothing).map_or(NEVER, |note| note.clock);
-            // What is received now must not look as if it had been there when that note was made.
-            if self.lock.clock()? <= clock {
-                clock = NEVER;
-            }
-            let before = (trust != Trust::Written).then_some(clock);
-            let left = rest::sift(&self.top, before).map_err(failed("look through", &self.path))?;
-            self.given = Given::but(left);
-            self.resumed = true;
-        }
-        if clock == NEVER && !self.lock.is_empty() {
-            self.lock.forget()?;
-        }
-        self.lock.write(self.home, clock, false)?;
-        let top = Attributes { mode: MODE, modified: UNKNOWN, sparse: false };
-        self.top(&top);
-        Ok(())
-    }
-
-    /// Opens a folder to which files are added.
-    fn open_existing(target: &Path, sync: bool, since: Option<[u8; TOKEN_LEN]>) -> Result<Self, StageError> {
-        remove_left_lock(target);
-        // Every path to this folder must lead to the same lock.
-        let lock = Lock::take(target.join(beside::hidden_name(Path::new(""), beside::LOCK)), target)?;
-        let is_left = lock.note().is_some();
-        let group = |place: &Place| {
-            let group = Group::of((place.home.device, place.home.inode));
-            if is_left {
-                // Somebody was killed here. What is not found is hidden, and replaced when it is met.
-                let _ = group.remove_left(&place.top);
-            }
-            lock.write(place.home, NEVER, false)?;
-            Ok(group)
-        };
-        match Place::open(target, since).and_then(|place| Ok((group(&place)?, place))) {
-            Ok((group, place)) => {
-                let mut existing = Self::around(target, target.to_owned(), place, lock, sync);
-                (existing.group, existing.given) = (Some(group), Given::nothing());
-                Ok(existing)
-            }
-            Err(error) => {
-                if !is_left {
-                    lock.remove();
-                }
-                Err(error)
-            }
-        }
-    }
-
-    fn around(target: &Path, path: PathBuf, place: Place, lock: Lock, sync: bool) -> Self {
-        let Place { top, home, mask } = place;
-        Self {
-            target: target.to_owned(),
-            parents: Parents::new(Arc::clone(&top), &path),
-            path,
-            top,
-            home,
-            lock,
-            made: Vec::new(),
-            given: Given::but(HashSet::new()),
-            group: None,
-            mask,
-            sync,
-            resumed: false,
-            folders: Mutex::default(),
-            large: Mutex::default(),
-            refused: Mutex::default(),
-            changed: AtomicBool::new(true),
-            received: AtomicBool::new(false),
-            distrusted: AtomicBool::new(false),
-            committed: false,
-            syncing: Mutex::default(),
-        }
-    }
-
     /// Whether the target does not exist yet and is renamed as a whole.
     #[must_use]
     pub fn is_new(&self) -> bool {
@@ -479,18 +332,6 @@ impl StagedFolder {
         Ok(())
     }
 
-    /// Mode first, then the time, which says that all is done.
-    fn finish(&self, file: &File, attributes: &Attributes) -> io::Result<()> {
-        let mode = attributes.mode & MODE & !self.mask;
-        if look::at_open(file)?.mode & 0o7777 != mode {
-            fileops::set_mode(file, mode)?;
-        }
-        if attributes.modified == UNKNOWN {
-            return Ok(());
-        }
-        fileops::set_modified(file, attributes.modified)
-    }
-
     /// Flushes everything given so far, and in an existing folder gives the files that wait their names
     /// and flushes those; does nothing without `sync`. Others may go on meanwhile. Returns the names that
     /// could not be given, and why. Blocks.
@@ -574,94 +415,6 @@ impl StagedFolder {
         Ok(())
     }
 
-    /// Sets modes and times of folders, flushes everything, gives the folder its name, and flushes that.
-    /// Returns its path and what could not be done.
-    ///
-    /// # Errors
-    /// If that fails a new folder does not get its name, and what was received is kept for the next run.
-    /// Only if flushing the folder above fails does it have its name already.
-    pub fn commit(mut self) -> Result<(PathBuf, Vec<(FileName, StageError)>), StageError> {
-        self.usable()?;
-        let flush = || fileops::sync_file_system(&self.top);
-        let mut refused = std::mem::take(&mut *lock(&self.refused));
-        if self.resumed {
-            self.tidy()?;
-        }
-        if let (Some(group), true) = (&self.group, self.sync) {
-            refused.extend(self.flush_and_name(group, &flush)?);
-        }
-        refused.extend(self.finish_folders()?);
-        if self.sync {
-            self.flushed(flush())?;
-        }
-        if self.is_new() {
-            fileops::rename_folder_to_new(&self.path, &self.target).map_err(|error| match error.kind() {
-                io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty => {
-                    StageError::Exists(shown(&self.target))
-                }
-                _ => named("rename the received folder to", &self.target)(error),
-            })?;
-        }
-        self.committed = true;
-        self.lock.remove();
-        if self.sync && self.is_new() {
-            beside::sync_folders(&self.target, &self.made)?;
-        }
-        Ok((self.target.clone(), refused))
-    }
-
-    /// Removes what this run was not given. Parts of files that it could not finish stay.
-    fn tidy(&self) -> Result<(), StageError> {
-        let mut hidden = BTreeSet::new();
-        for name in lock(&self.large).iter() {
-            let (above, base) = cut(name.as_bytes());
-            for ending in [beside::PART, beside::JOURNAL] {
-                let hidden_name = beside::hidden_name(Path::new(base), ending);
-                let above = if above.is_empty() { Vec::new() } else { [above, b"/"].concat() };
-                hidden.insert([above, hidden_name.into_bytes()].concat());
-            }
-        }
-        let folders = lock(&self.folders);
-        rest::tidy(&self.top, &self.given, &folders, &hidden).map_err(failed("look through", &self.path))
-    }
-
-    /// Gives the folders their modes and times, the deepest first.
-    fn finish_folders(&self) -> Result<Vec<(FileName, StageError)>, StageError> {
-        let mut refused = Vec::new();
-        // What lies in a folder comes behind it in the order of bytes.
-        for (name, attributes) in std::mem::take(&mut *lock(&self.folders)).into_iter().rev() {
-            let path = self.parents.path(&name);
-            let Ok(file_name) = FileName::parse(&name) else {
-                self.finish(&self.top, &attributes).map_err(failed("set mode and time of", &path))?;
-                continue;
-            };
-            let finished = self.parents.folder(&file_name, WHILE_RECEIVING).and_then(|(folder, _)| {
-                self.finish(&folder, &attributes).map_err(failed("set mode and time of", &path))
-            });
-            refused.extend(finished.err().map(|error| (file_name, error)));
-        }
-        Ok(refused)
-    }
-
-    /// Forgets everything that is in a new folder, to begin anew. An existing one is left alone.
-    ///
-    /// # Errors
-    /// If the disk refuses.
-    pub fn discard(&mut self) -> Result<(), StageError> {
-        if !self.is_new() {
-            return Ok(());
-        }
-        self.lock.forget()?;
-        rest::clear(&self.top).map_err(failed("clear", &self.path))?;
-        self.parents.forget();
-        self.given.forget();
-        lock(&self.folders).retain(|name, _| name.is_empty());
-        lock(&self.large).clear();
-        self.received.store(false, Ordering::Release);
-        self.resumed = false;
-        self.lock.write(self.home, NEVER, false)
-    }
-
     fn usable(&self) -> Result<(), StageError> {
         if self.distrusted.load(Ordering::Acquire) {
             return Err(StageError::FlushFailed(shown(&self.target)));
@@ -670,89 +423,8 @@ impl StagedFolder {
     }
 }
 
-impl Drop for StagedFolder {
-    fn drop(&mut self) {
-        if self.committed {
-            return;
-        }
-        let received = self.received.load(Ordering::Acquire);
-        if let Some(group) = &self.group {
-            group.take().iter().for_each(|waiting| group.remove(waiting, &self.parents));
-            if !received {
-                self.parents.remove_made();
-            }
-            self.lock.remove();
-        } else if !received && rest::is_empty(&self.top).unwrap_or_default() {
-            // What cannot be removed is taken over by the next receiver.
-            let _ = rest::clear(&self.top);
-            let _ = fileops::remove_folder(&self.path);
-            self.lock.remove();
-            fileops::remove_folders(&self.made);
-        }
-    }
-}
-
 /// The time of a folder of which none was told.
 const UNKNOWN: Moment = (i64::MIN, u32::MAX);
-
-/// An open folder and what is to be known of it.
-struct Place {
-    top: Arc<File>,
-    home: Home,
-    mask: u32,
-}
-
-impl Place {
-    fn open(path: &Path, since: Option<[u8; TOKEN_LEN]>) -> Result<Self, StageError> {
-        let top = Arc::new(File::open(path).map_err(failed("open the folder", path))?);
-        let home = Home::of(&top, since).map_err(failed("look at", path))?;
-        let mask = mask(&top).map_err(failed("create a folder in", path))?;
-        Ok(Self { top, home, mask })
-    }
-}
-
-/// Which permission bits the system takes from what is made in a folder.
-fn mask(folder: &File) -> io::Result<u32> {
-    let probe = beside::hidden_name(Path::new(""), PROBE);
-    let probe = OsStr::new(&probe);
-    match fileops::create_folder_at(folder, probe, MODE) {
-        // A killed receiver has left it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made?,
-    }
-    let found = look::at(folder, probe)?;
-    fileops::remove_folder_at(folder, probe)?;
-    Ok(MODE & !found.map_or(MODE, |found| found.mode))
-}
-
-/// Makes the folder in which a new one is staged; whether an earlier run had made it.
-fn make_or_find(path: &Path) -> Result<bool, StageError> {
-    match fileops::create_private_folder(path) {
-        Ok(()) => return Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(named("create the folder", path)(error)),
-    }
-    let found = path.symlink_metadata().map_err(failed("look at", path))?;
-    if !(found.is_dir() && found.uid() == rustix::process::geteuid().as_raw()) {
-        return Err(StageError::InTheWay(shown(path)));
-    }
-    // An earlier run may have been about to finish it.
-    let private = Permissions::from_mode(WHILE_RECEIVING);
-    fileops::set_permissions_of(path, private).map_err(failed("set the permissions of", path))?;
-    Ok(true)
-}
-
-/// Removes the lock of a new folder that has become `target`, if its receiver was killed just then.
-fn remove_left_lock(target: &Path) {
-    let Some(above) = target.parent().filter(|_| target.file_name().is_some()) else { return };
-    let sibling = |ending| above.join(beside::hidden_name(target, ending));
-    if sibling(beside::LOCK).symlink_metadata().is_ok()
-        && let Ok(lock) = Lock::take(sibling(beside::LOCK), target)
-        && sibling(beside::PART).symlink_metadata().is_err()
-    {
-        lock.remove();
-    }
-}
 
 /// What a mutex holds, whatever a thread that panicked left.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

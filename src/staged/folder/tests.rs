@@ -1,8 +1,9 @@
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
-use super::super::Part;
 use super::super::journal::Source;
+use super::super::{Part, beside};
 use super::*;
 use crate::error::Code;
 use crate::limits::COMPONENT_MAX;

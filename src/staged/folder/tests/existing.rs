@@ -271,7 +271,7 @@ fn a_large_file_replaces_only_what_it_may() {
 #[test]
 fn an_existing_folder_that_cannot_be_opened_is_left_without_a_lock() {
     let site = existing();
-    let probe = beside::hidden_name(Path::new(""), PROBE);
+    let probe = beside::hidden_name(Path::new(""), open::PROBE);
     fs::write(site.path("t").join(&probe), "not of ours").unwrap();
     assert!(site.try_open(BOOT).is_err());
     assert_eq!(site.tree(), ["t".to_owned(), format!("t/{probe}")]);
