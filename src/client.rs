@@ -26,6 +26,7 @@ mod checksum;
 mod connect;
 mod error;
 mod events;
+mod folder;
 mod pace;
 mod retry;
 mod target;
@@ -33,10 +34,12 @@ mod v1;
 mod v2;
 
 pub use crate::listing::{Entry, Kind, Selection};
+pub use crate::staged::Attributes;
 pub use checksum::{Checksum, ChecksumError};
 pub use connect::{Server, ServerError};
 pub use error::FetchError;
 pub use events::{Event, Observer};
+pub use folder::{Files, FolderFetched, Totals, fetch_folder};
 pub use retry::Backoff;
 pub use target::Target;
 pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
@@ -99,6 +102,8 @@ pub struct Settings {
     /// Most bytes of a file per second, over all its connections. Below
     /// [`CLIENT_RATE_MIN`](crate::limits::CLIENT_RATE_MIN) servers may take the client for dead.
     pub limit_rate: Option<u64>,
+    /// Whether pages of zeros become holes (version 2).
+    pub sparse: bool,
     /// Whether to forget what is there of an earlier attempt.
     pub restart: bool,
     /// What the file has to be.
@@ -123,6 +128,8 @@ pub struct Fetched {
     pub unchanged: bool,
     /// Bytes that were there already from an earlier program's attempt.
     pub resumed: u64,
+    /// Its mode and times on the server, if that told them.
+    pub attributes: Option<Attributes>,
 }
 
 /// Fetches the file `name` from `server` into `target`; gives up at once when `stopping` is cancelled.
@@ -138,9 +145,22 @@ pub async fn fetch(
     observer: &dyn Observer,
     stopping: &CancellationToken,
 ) -> Result<Fetched, FetchError> {
+    let pace = pace::Pace::of(settings);
+    fetch_at(&pace, server, name, target, settings, observer, stopping).await
+}
+
+/// As [`fetch`], at a pace that others may keep, too.
+async fn fetch_at(
+    pace: &pace::Pace,
+    server: &Server,
+    name: &[u8],
+    target: &Target,
+    settings: &Settings,
+    observer: &dyn Observer,
+    stopping: &CancellationToken,
+) -> Result<Fetched, FetchError> {
     let began = Instant::now();
     target.check(settings.overwrite)?;
-    let pace = &pace::Pace::of(settings);
     let attempt = attempt::Attempt { server, name, target, settings, observer, stopping, pace };
     let mut remains = v2::Remains::default();
     let got = with_retries(settings, observer, stopping, async || {
@@ -148,9 +168,9 @@ pub async fn fetch(
         let got = try_once(&attempt, &mut remains).await;
         Tried { result: got, has_brought_something: remains.blocks > before }
     });
-    let attempt::Got { size, digest, unchanged, resumed } = got.await?;
+    let attempt::Got { size, digest, unchanged, resumed, attributes } = got.await?;
     let path = target.path().map(ToOwned::to_owned);
-    Ok(Fetched { path, size, digest, elapsed: began.elapsed(), unchanged, resumed })
+    Ok(Fetched { path, size, digest, elapsed: began.elapsed(), unchanged, resumed, attributes })
 }
 
 /// What came of an attempt.

@@ -269,6 +269,31 @@ pub const V2_LINKS_MAX: u64 = 16;
 /// How often progress is told while a file arrives.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Longest list of names for `--files-from`, in bytes.
+pub const FILES_FROM_MAX: u64 = 256 << 20;
+/// Files of a folder that wait to be fetched; a listing that is faster waits too.
+pub const FOLDER_QUEUE: usize = 16_384;
+/// Batches of listed entries that wait to be compared with what lies here.
+pub const FOLDER_BATCHES: usize = 16;
+/// Results of single files that wait to be told.
+pub const FOLDER_OUTCOMES: usize = 4096;
+/// Connections that fetch small files of a folder.
+pub const FOLDER_LINKS: usize = 2;
+/// Largest file of a folder, in bytes, that is held in memory until it is proven: a block.
+pub const FOLDER_SMALL_MAX: u64 = 1 << 20;
+/// Small files that are in flight on one connection.
+pub const FOLDER_PIPELINE: usize = 1024;
+/// Bytes of small files that are in flight on one connection, about.
+pub const FOLDER_PIPELINE_BYTES: u64 = 16 << 20;
+/// Bytes of small files that are read at once.
+pub const FOLDER_READ: usize = 256 << 10;
+/// How long a connection for small files stays open with nothing to do.
+pub const FOLDER_LINGER: Duration = Duration::from_secs(1);
+/// How often a file of a folder may come to nothing before it is told as a failure.
+pub const FOLDER_FILE_TRIES: u32 = 3;
+/// Files that were saved after which they are flushed together.
+pub const FOLDER_SYNC_FILES: u64 = 65_536;
+
 /// Pings that the client sends where nobody says how many.
 pub const PINGS: u32 = 4;
 /// Time between two pings of the client.

@@ -22,12 +22,16 @@ mod args;
 mod asking;
 #[path = "client/bar.rs"]
 mod bar;
+#[path = "client/folders.rs"]
+mod folders;
 #[path = "client/json.rs"]
 mod json;
 #[path = "client/ls.rs"]
 mod ls;
 #[path = "client/plain.rs"]
 mod plain;
+#[path = "client/total.rs"]
+mod total;
 #[path = "client/view.rs"]
 mod view;
 
@@ -108,6 +112,7 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
         stop.catch_signals()?;
         match &job.task {
             Task::Get => fetch_all(job, stop).await,
+            Task::GetFolders(folders) => Ok(folders::fetch_all(job, folders, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
             Task::Ls(ls) => Ok(ls::list_all(job, ls, stop).await),
             Task::Stat | Task::Verify => Ok(asking::ask_all(job, stop).await),

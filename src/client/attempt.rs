@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::pace::Pace;
 use super::{FetchError, Observer, Overwrite, Server, Settings, Target};
 use crate::digest::Digest;
-use crate::staged::Replace;
+use crate::staged::{Attributes, Replace};
 
 /// What every attempt at one file needs.
 #[derive(Clone, Copy)]
@@ -32,6 +32,8 @@ pub(super) struct Got {
     pub(super) unchanged: bool,
     /// Bytes that did not have to be fetched again.
     pub(super) resumed: u64,
+    /// Its mode and times, if the server told them.
+    pub(super) attributes: Option<Attributes>,
 }
 
 impl Attempt<'_> {

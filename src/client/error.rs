@@ -140,6 +140,12 @@ pub enum FetchError {
         /// The checksum of the server's file.
         found: String,
     },
+    /// What was asked for as a folder is a file.
+    #[error("'{0}' is a file and no folder; fetch it without -r")]
+    NotAFolder(String),
+    /// The server cannot list a folder.
+    #[error("the server cannot list the folder '{0}'")]
+    Unlisted(String),
     /// A local file cannot be read.
     #[error("cannot read {path}: {}", in_words(.source))]
     Unreadable {
@@ -209,6 +215,8 @@ impl FetchError {
             Self::Stage(error) => error.code(),
             Self::Output { source, .. } if is_no_space(source) => Code::NoSpace,
             Self::Output { .. } | Self::Unreadable { .. } => Code::LocalIo,
+            Self::NotAFolder(_) => Code::Usage,
+            Self::Unlisted(_) => Code::NotAllowed,
             Self::Interrupted => Code::Other,
         }
     }
@@ -239,6 +247,8 @@ impl FetchError {
             | Self::Unreadable { .. }
             | Self::Stage(_)
             | Self::Output { .. }
+            | Self::NotAFolder(_)
+            | Self::Unlisted(_)
             | Self::Interrupted => false,
         }
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::FetchError;
+use super::{FetchError, Totals};
 use crate::digest::Digest;
 
 /// Hears of every event. Called on the receiving thread: it must not take long.
@@ -51,6 +51,45 @@ pub enum Event<'a> {
         /// Bytes in all.
         size: u64,
     },
+    /// A file of a folder is here, verified.
+    FileDone {
+        /// Its name within the folder.
+        name: &'a [u8],
+        /// Its size in bytes.
+        size: u64,
+        /// Its digest.
+        digest: Digest,
+    },
+    /// A file of a folder was here already, with the same size and time of modification.
+    FileKept {
+        /// Its name within the folder.
+        name: &'a [u8],
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A file or a folder within a folder is not here; the others go on.
+    FileFailed {
+        /// Its name within the folder.
+        name: &'a [u8],
+        /// What went wrong.
+        error: &'a FetchError,
+    },
+    /// A link to a folder was not followed.
+    FileSkipped {
+        /// Its name within the folder.
+        name: &'a [u8],
+    },
+    /// More bytes of a large file of a folder have arrived.
+    FileProgress {
+        /// Its name within the folder.
+        name: &'a [u8],
+        /// Bytes so far.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// How far a folder has come.
+    Total(Totals),
     /// An attempt failed; the next one comes after a wait.
     Waiting {
         /// The number of the next retry, counted from 1.

@@ -45,7 +45,7 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<Got, FetchError> {
         // It may take long and changes nothing, so it can be left behind.
         let comparing = blocking(move || Ok(target.holds(size, digest)));
         if attempt.unless_stopped(comparing).await? {
-            return Ok(Got { size, digest, unchanged: true, resumed: 0 });
+            return Ok(Got { size, digest, unchanged: true, resumed: 0, attributes: None });
         }
     }
     let target = attempt.target.clone();
@@ -58,7 +58,7 @@ pub(super) async fn run(attempt: &Attempt<'_>) -> Result<Got, FetchError> {
         return Err(FetchError::Checksum { peer, received, announced: md5 });
     }
     attempt.publish(sink).await?;
-    Ok(Got { size, digest, unchanged: false, resumed: 0 })
+    Ok(Got { size, digest, unchanged: false, resumed: 0, attributes: None })
 }
 
 impl Attempt<'_> {

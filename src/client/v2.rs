@@ -24,7 +24,10 @@ pub(super) mod link;
 pub(super) mod listing;
 mod pour;
 mod queue;
+pub(super) mod small;
 mod work;
+
+pub(super) use crew::in_runtime;
 
 use download::Download;
 

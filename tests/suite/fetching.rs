@@ -92,6 +92,7 @@ pub(crate) fn settings(links: u64, retries: u32) -> Settings {
         protocol: Protocol::Auto,
         links,
         limit_rate: None,
+        sparse: false,
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),

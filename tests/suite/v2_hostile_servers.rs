@@ -398,6 +398,7 @@ fn a_server_that_is_always_still_at_it_is_waited_for_only_so_long() {
         protocol: Protocol::Auto,
         links: 1,
         limit_rate: None,
+        sparse: false,
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),

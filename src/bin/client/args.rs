@@ -12,7 +12,7 @@ use oneport::units::{Rate, Span};
 #[path = "args/job.rs"]
 mod job;
 
-pub(crate) use job::{File, Job, Ls, Task};
+pub(crate) use job::{File, Folder, Job, Ls, Task};
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
 const RESERVED: [&str; 25] = [
@@ -83,7 +83,15 @@ enum Command {
     /// Fetch one or more files
     Get {
         #[command(flatten)]
-        files: Files,
+        host: Host,
+
+        /// Names of the files on the server, or oneport://HOST:PORT/NAME
+        #[arg(required_unless_present = "files_from", value_name = "NAME")]
+        names: Vec<OsString>,
+
+        /// Fetch the files that are named in this file, one a line, under the same names; - is standard input
+        #[arg(long, value_name = "FILE", conflicts_with_all = ["names", "recursive", "checksum", "output"])]
+        files_from: Option<PathBuf>,
 
         #[command(flatten)]
         options: Options,
@@ -200,9 +208,12 @@ struct Options {
     #[command(flatten)]
     place: Place,
 
-    /// What to do when the file exists
-    #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
-    overwrite: OverwriteArg,
+    #[command(flatten)]
+    chosen: Chosen,
+
+    /// What to do when the file exists [default: always; with -r and --files-from: different]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    overwrite: Option<OverwriteArg>,
 
     /// Begin at nothing, even if a part of the file is here
     #[arg(long)]
@@ -343,14 +354,17 @@ pub(crate) fn command() -> clap::Command {
 /// Reads a command line; the first argument is the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job, ArgsError> {
     let mut matches = command().try_get_matches_from(arguments)?;
-    let patterns = matches.subcommand().map(|(_, matches)| job::patterns(matches));
+    let patterns = job::patterns(matches.subcommand().map_or(&matches, |(_, matches)| matches));
     let cli = Cli::from_arg_matches_mut(&mut matches)?;
     match cli.command {
-        Some(Command::Get { files, options }) => job::get(files, options),
+        Some(Command::Get { host, files_from: Some(list), options, .. }) => {
+            job::get_listed(host, &list, options, patterns)
+        }
+        Some(Command::Get { host, names, options, .. }) => job::get(Files { host, names }, options, patterns),
         Some(Command::Stat { files, common }) => job::stat(files, common),
         Some(Command::Verify { files, place, common }) => job::verify(files, &place, common),
         Some(Command::Ls { host, names, chosen, long, common }) => {
-            job::ls(host, names, &chosen, patterns.unwrap_or_default(), long, common)
+            job::ls(host, names, &chosen, patterns, long, common)
         }
         Some(Command::Ping { host, count, common }) => job::ping(host, count, common),
         None => {
@@ -365,7 +379,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
                     Some(server.map_err(|error| ArgsError::Wrong(error.to_string()))?)
                 }
             };
-            job::get(Files { host: Host { server }, names: vec![file] }, cli.options)
+            job::get(Files { host: Host { server }, names: vec![file] }, cli.options, patterns)
         }
     }
 }

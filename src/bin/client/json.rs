@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use oneport::client::{Entry, Facts, FetchError, Fetched, Kind, Verified};
+use oneport::client::{Entry, Facts, FetchError, Fetched, FolderFetched, Kind, Verified};
+use oneport::digest::Digest;
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
-use crate::args::File;
+use crate::args::{File, Folder};
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -159,4 +160,69 @@ pub(crate) fn no_pings(server: &str, error: &FetchError) -> String {
         "code": code.name(), "exit_status": code.exit_status(), "error": error.to_string()
     });
     json_for_terminal(&object.to_string())
+}
+
+/// A line about a folder, or about one of its files.
+fn folder_line(event: &str, folder: &Folder, fields: Value) -> String {
+    let mut object =
+        json!({ "version": VERSION, "event": event, "folder": String::from_utf8_lossy(&folder.name) });
+    if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
+        object.extend(fields);
+    }
+    json_for_terminal(&object.to_string())
+}
+
+/// A file of a folder is here; without a digest it was here already.
+pub(crate) fn folder_file(folder: &Folder, name: &[u8], size: u64, digest: Option<Digest>) -> String {
+    let mut fields = json!({
+        "file": String::from_utf8_lossy(name), "ok": true, "size": size, "unchanged": digest.is_none()
+    });
+    if let Some(digest) = digest {
+        fields[digest.algorithm().to_ascii_lowercase()] = digest.to_hex().into();
+    }
+    folder_line("file", folder, fields)
+}
+
+/// A file of a folder is not here.
+pub(crate) fn folder_file_failed(folder: &Folder, name: &[u8], error: &FetchError) -> String {
+    let fields = json!({
+        "file": String::from_utf8_lossy(name), "ok": false, "code": error.code().name(),
+        "error": error.to_string()
+    });
+    folder_line("file", folder, fields)
+}
+
+/// All that could be fetched of a folder is here.
+pub(crate) fn folder_finished(folder: &Folder, fetched: &FolderFetched) -> String {
+    let mut fields = json!({
+        "ok": fetched.failed == 0, "path": fetched.path.to_string_lossy(), "files": fetched.files,
+        "bytes": fetched.bytes, "unchanged": fetched.unchanged, "failed": fetched.failed,
+        "skipped": fetched.skipped, "resumed": fetched.resumed, "seconds": fetched.elapsed.as_secs_f64()
+    });
+    if fetched.failed > 0 {
+        let code = oneport::error::Code::Partial;
+        fields["code"] = code.name().into();
+        fields["exit_status"] = code.exit_status().into();
+    }
+    folder_line("result", folder, fields)
+}
+
+/// A folder did not come.
+pub(crate) fn folder_failed(folder: &Folder, error: &FetchError) -> String {
+    let code = error.code();
+    folder_line(
+        "result",
+        folder,
+        json!({ "ok": false, "code": code.name(), "exit_status": code.exit_status(), "error": error.to_string() }),
+    )
+}
+
+/// The user, or the system, stopped it.
+pub(crate) fn folder_interrupted(folder: &Folder, status: u8) -> String {
+    let error = FetchError::Interrupted.to_string();
+    folder_line(
+        "result",
+        folder,
+        json!({ "ok": false, "code": "interrupted", "exit_status": status, "error": error }),
+    )
 }

@@ -222,7 +222,7 @@ pub(crate) fn write_result(line: &str, stdout_is_taken: bool) {
 }
 
 /// Whether standard error is a terminal that can draw a bar.
-fn is_smart_terminal() -> bool {
+pub(crate) fn is_smart_terminal() -> bool {
     io::stderr().is_terminal()
         && std::env::var_os("TERM").is_some_and(|term| !term.is_empty() && term != "dumb")
 }

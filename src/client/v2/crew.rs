@@ -93,7 +93,9 @@ fn done(shared: &Shared) -> u64 {
 }
 
 /// Runs one link's work in a runtime of its own, on this thread.
-fn in_runtime<T>(work: impl Future<Output = Result<T, FetchError>>) -> Result<T, FetchError> {
+pub(in crate::client) fn in_runtime<T>(
+    work: impl Future<Output = Result<T, FetchError>>,
+) -> Result<T, FetchError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let failed = |source| FetchError::Output { path: "this machine's resources".to_owned(), source };
     runtime.map_err(failed)?.block_on(work)

@@ -13,14 +13,14 @@ use super::queue::Queue;
 use super::work::Shared;
 use super::{Remains, Stop, crew, random};
 use crate::client::attempt::{Attempt, Got, blocking};
-use crate::client::{Event, FetchError, Overwrite, Target};
+use crate::client::{Event, FetchError, Overwrite, Settings, Target};
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, Get, RequestId, Stat, TransferId};
 use crate::digest::Digest;
 use crate::error::Code;
 use crate::limits::{BLOCKS_MAX, V2_LINK_BLOCKS_MIN, V2_RUN_BLOCKS_MAX};
 use crate::names::base;
-use crate::staged::{Kept, Part, Source};
+use crate::staged::{Attributes, Kept, Part, Source};
 use crate::tree::{BlockSet, Root, Tree, Value, block_count};
 
 /// A file and the link on which it was described; some of its blocks may be on their way.
@@ -35,11 +35,13 @@ pub(super) struct Download<'a> {
     attempt: &'a Attempt<'a>,
     remains: &'a mut Remains,
     arrived: Arc<Arrived>,
+    /// Mode and times of the file, as it was described.
+    attributes: Option<Attributes>,
 }
 
 impl<'a> Download<'a> {
     pub(super) fn new(attempt: &'a Attempt<'a>, remains: &'a mut Remains) -> Self {
-        Self { attempt, remains, arrived: Arrived::at(attempt.pace) }
+        Self { attempt, remains, arrived: Arrived::at(attempt.pace), attributes: None }
     }
 
     /// Makes one attempt.
@@ -108,7 +110,8 @@ impl<'a> Download<'a> {
     /// Opens the part, hashing what cannot be believed of it.
     async fn open_part(&mut self) -> Result<(), FetchError> {
         let Target::File(path) = self.attempt.target else { return Ok(()) };
-        let (path, sync) = (path.clone(), self.attempt.settings.sync);
+        let Settings { sync, sparse, .. } = *self.attempt.settings;
+        let path = path.clone();
         let stopped = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&stopped);
         let opening = blocking(move || {
@@ -116,7 +119,7 @@ impl<'a> Download<'a> {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             };
-            Ok(Part::open(&path, sync, &mut watch)?)
+            Ok(Part::open(&path, sync, &mut watch)?.sparse(sparse))
         });
         let mut opening = std::pin::pin!(opening);
         let opened = tokio::select! {
@@ -169,11 +172,18 @@ impl<'a> Download<'a> {
             Opening::Old { peer, said_so } => return Err(Stop::Old { peer, said_so }),
         };
         let file = attempt.unless_stopped(file_of(&mut link, attempt.name)).await?;
+        self.attributes = Some(Attributes { mode: file.mode, modified: file.modified, sparse: false });
         let source = Source { size: file.size, root: file.root, token: file.token };
         if compares && let Some(root) = file.root {
             let (target, size, digest) = (attempt.target.clone(), file.size, Digest::Blake3(root));
             if attempt.unless_stopped(blocking(move || Ok(target.holds(size, digest)))).await? {
-                return Ok(Err(Got { size, digest, unchanged: true, resumed: 0 }));
+                return Ok(Err(Got {
+                    size,
+                    digest,
+                    unchanged: true,
+                    resumed: 0,
+                    attributes: self.attributes,
+                }));
             }
         }
         let running = first.map(|run| (link.last(), run.start..run.end.min(block_count(file.size))));
@@ -400,7 +410,7 @@ impl<'a> Download<'a> {
         })
         .await?;
         let resumed = self.remains.resumed.unwrap_or(0);
-        Ok(Got { size, digest: Digest::Blake3(root), unchanged: false, resumed })
+        Ok(Got { size, digest: Digest::Blake3(root), unchanged: false, resumed, attributes: self.attributes })
     }
 }
 

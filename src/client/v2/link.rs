@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Encoder;
@@ -38,6 +38,10 @@ pub(super) struct Link {
     requests: u32,
     requester: Requester,
     input: BytesMut,
+    /// Least room for what is read at once.
+    read_ahead: usize,
+    /// Frames that are to be sent while answers are read.
+    outgoing: BytesMut,
     arrived: Arc<Arrived>,
 }
 
@@ -162,7 +166,9 @@ impl Link {
             Ok(Ok(1..)) => return Ok(Opening::Old { peer, said_so: true }),
             _ => return Ok(Opening::Old { peer, said_so: false }),
         }
-        let mut link = Self { stream, peer, patience, requests: 1, requester, input, arrived };
+        let (read_ahead, outgoing) = (V2_INPUT, BytesMut::new());
+        let mut link =
+            Self { stream, peer, patience, requests: 1, requester, input, read_ahead, outgoing, arrived };
         match link.hear().await? {
             Heard::Welcome(welcome) => link.requests = welcome.requests.max(1),
             _ => return Err(broken(WireError::Order("the first frame is no welcome"))),
@@ -185,6 +191,27 @@ impl Link {
         let frame = make(&mut self.requester);
         self.send(&frame).await?;
         Ok(self.requester.last())
+    }
+
+    /// Makes a request that is sent while answers are read; returns its number.
+    pub(super) fn ask_along(
+        &mut self,
+        make: impl FnOnce(&mut Requester) -> ClientFrame,
+    ) -> Result<RequestId, FetchError> {
+        let frame = make(&mut self.requester);
+        frame.encode(&mut self.outgoing).map_err(|source| self.violated(source))?;
+        Ok(self.requester.last())
+    }
+
+    /// Gives a request up, as [`Self::ask_along`] makes one.
+    pub(super) fn cancel_along(&mut self, request: RequestId) -> Result<(), FetchError> {
+        let Some(frame) = self.requester.cancel(request) else { return Ok(()) };
+        frame.encode(&mut self.outgoing).map_err(|source| self.violated(source))
+    }
+
+    /// Reads so many bytes at once from now on, if there are as many: for many small answers.
+    pub(super) fn read_ahead(&mut self, bytes: usize) {
+        self.read_ahead = bytes;
     }
 
     /// How many requests may be in flight.
@@ -246,7 +273,7 @@ impl Link {
                 Some(Heard::Proof) => *until = Until::new(self.patience),
                 Some(Heard::Nothing) => {}
                 Some(heard) => return Ok(heard),
-                None => match timeout_at(until.deadline, self.stream.read_buf(&mut self.input)).await {
+                None => match timeout_at(until.deadline, self.talk()).await {
                     Ok(Ok(0)) => return Err(self.lost(closed())),
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => return Err(self.lost(error)),
@@ -257,6 +284,27 @@ impl Link {
             if Instant::now() >= until.deadline {
                 return Err(self.silent());
             }
+        }
+    }
+
+    /// Reads what comes next, and sends meanwhile what is to be sent: if either end first sent all that it
+    /// has, both could wait for the other to read.
+    async fn talk(&mut self) -> io::Result<usize> {
+        loop {
+            while !self.outgoing.is_empty() {
+                match self.stream.try_write(&self.outgoing) {
+                    Ok(count) => self.outgoing.advance(count),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error),
+                }
+            }
+            self.input.reserve(self.read_ahead);
+            match self.stream.try_read_buf(&mut self.input) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+            let writes = if self.outgoing.is_empty() { Interest::READABLE } else { BOTH };
+            self.stream.ready(writes).await?;
         }
     }
 
@@ -325,7 +373,7 @@ impl Link {
 
     /// Leaves the runtime that it was made in.
     pub(super) fn park(self) -> Result<Parked, FetchError> {
-        let Self { stream, peer, patience, requests, requester, input, arrived } = self;
+        let Self { stream, peer, patience, requests, requester, input, arrived, .. } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
         let stream = stream.into_std().map_err(lost)?;
         Ok(Parked { stream, peer, patience, requests, requester, input, arrived })
@@ -380,9 +428,12 @@ impl Parked {
         let Self { stream, peer, patience, requests, requester, input, arrived } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
         let stream = TcpStream::from_std(stream).map_err(lost)?;
-        Ok(Link { stream, peer, patience, requests, requester, input, arrived })
+        let (read_ahead, outgoing) = (V2_INPUT, BytesMut::new());
+        Ok(Link { stream, peer, patience, requests, requester, input, read_ahead, outgoing, arrived })
     }
 }
+
+const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it")

@@ -74,7 +74,7 @@ pub(super) async fn run(attempt: &Attempt<'_>, remains: &mut Remains) -> Result<
     let request = link.last();
     let pouring = Pouring { attempt, link: &mut link, request, size, poured, blocks: &mut remains.blocks };
     pouring.run().await?;
-    Ok(Got { size, digest, unchanged: false, resumed: 0 })
+    Ok(Got { size, digest, unchanged: false, resumed: 0, attributes: None })
 }
 
 /// Asks for what is still to come.

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
+use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
-use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Selection, Server, Settings, Target};
-use oneport::limits::{CLIENT_RATE_MIN, COMPONENT_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
-use oneport::names::base;
+use oneport::client::{
+    Backoff, Files as FolderFiles, OldServers, Overwrite, Protocol, Selection, Server, Settings, Target,
+};
+use oneport::error::in_words;
+use oneport::limits::{CLIENT_RATE_MIN, COMPONENT_MAX, FILES_FROM_MAX, NAME_MAX, V2_LINKS, V2_WAIT_MAX};
+use oneport::names::{FileName, base};
 use oneport::patterns::{Pattern, Patterns, Verdict};
 use oneport::text;
 use oneport::units::Rate;
@@ -36,6 +40,8 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) enum Task {
     Get,
+    /// Many files at a time.
+    GetFolders(Vec<Folder>),
     Stat,
     Verify,
     /// They are folders.
@@ -69,8 +75,121 @@ impl File {
     }
 }
 
-pub(super) fn get(files: Files, options: Options) -> Result<Job, ArgsError> {
+/// Several files, or a folder with everything in it.
+#[derive(Debug)]
+pub(crate) struct Folder {
+    pub(crate) server: Server,
+    /// The folder's name, or that of the list of names.
+    pub(crate) name: Vec<u8>,
+    pub(crate) files: FolderFiles,
+    pub(crate) target: PathBuf,
+}
+
+impl Folder {
+    /// The name, made safe to show.
+    pub(crate) fn shown(&self) -> String {
+        text::shown(&self.name).to_string()
+    }
+
+    /// The target, made safe to show.
+    pub(crate) fn target_shown(&self) -> String {
+        text::shown(self.target.as_os_str().as_bytes()).to_string()
+    }
+}
+
+pub(super) fn get(files: Files, options: Options, patterns: Vec<Word>) -> Result<Job, ArgsError> {
+    if options.chosen.recursive {
+        return get_folders(files, options, patterns);
+    }
+    if options.chosen.follow_links || !patterns.is_empty() {
+        return wrong("-L, --include and --exclude choose among the files of folders: add -r");
+    }
     let files = checked_files(files, &options.place, true)?;
+    if options.common.json && files.iter().any(|file| file.target == Target::Stdout) {
+        return wrong("--json and -o - both want standard output; drop one of them");
+    }
+    if options.checksum.is_some() && files.len() > 1 {
+        return wrong("--checksum is that of one file; fetch the files one by one");
+    }
+    get_job(Task::Get, files, options, OverwriteArg::Always)
+}
+
+/// Folders, each with everything in it.
+fn get_folders(files: Files, options: Options, patterns: Vec<Word>) -> Result<Job, ArgsError> {
+    if options.checksum.is_some() {
+        return wrong("--checksum is that of one file, and no folder has one");
+    }
+    let server = files.host.server.unwrap_or_default();
+    let follow_links = options.chosen.follow_links;
+    let selection = Selection { recursive: true, follow_links, patterns: parsed(patterns)? };
+    let mut folders = Vec::new();
+    let mut targets = BTreeSet::new();
+    for word in &files.names {
+        let (server, name) = folder(word, &server)?;
+        let target = match name.as_slice() {
+            // All that is served has no name of its own.
+            b"" => options.place.output.clone().unwrap_or_else(|| options.place.directory.clone()),
+            name => match target(name, &options.place, files.names.len() > 1)? {
+                Target::File(path) => path,
+                Target::Stream(_) | Target::Stdout => return wrong("a folder can only be saved as a folder"),
+            },
+        };
+        if !targets.insert(target.clone()) {
+            return wrong(&format!("two folders would both be {}", target.display()));
+        }
+        let files = FolderFiles::Folder { name: name.clone(), selection: selection.clone() };
+        folders.push(Folder { server, name, files, target });
+    }
+    get_job(Task::GetFolders(folders), Vec::new(), options, OverwriteArg::Different)
+}
+
+/// The files that are named in a file.
+pub(super) fn get_listed(
+    host: Host,
+    list: &Path,
+    options: Options,
+    patterns: Vec<Word>,
+) -> Result<Job, ArgsError> {
+    let (server, patterns) = (host.server.unwrap_or_default(), parsed(patterns)?);
+    let shown = text::shown(list.as_os_str().as_bytes()).to_string();
+    let unreadable =
+        |error: std::io::Error| ArgsError::Wrong(format!("cannot read {shown}: {}", in_words(&error)));
+    let mut lines = Vec::new();
+    let read = match list == Path::new("-") {
+        true => std::io::stdin().lock().take(FILES_FROM_MAX + 1).read_to_end(&mut lines),
+        false => {
+            std::fs::File::open(list).and_then(|file| file.take(FILES_FROM_MAX + 1).read_to_end(&mut lines))
+        }
+    };
+    if read.map_err(unreadable)? as u64 > FILES_FROM_MAX {
+        return wrong(&format!("{shown} is longer than {FILES_FROM_MAX} bytes; cut it into several"));
+    }
+    let mut names = BTreeSet::new();
+    for line in lines.split(|&byte| byte == b'\n') {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let name = line.strip_prefix(b"./").unwrap_or(line);
+        if name.is_empty() {
+            continue;
+        }
+        let parsed = FileName::parse(name);
+        let refused = |error| ArgsError::Wrong(format!("{shown}: '{}': {error}", text::shown(name)));
+        let name = parsed.map_err(refused)?;
+        if patterns.include(name.as_bytes()) {
+            names.insert(name);
+        }
+    }
+    let files = FolderFiles::Names(names.into_iter().collect());
+    let target = options.place.directory.clone();
+    let folder = Folder { server, name: list.as_os_str().as_bytes().to_vec(), files, target };
+    get_job(Task::GetFolders(vec![folder]), Vec::new(), options, OverwriteArg::Different)
+}
+
+fn get_job(
+    task: Task,
+    files: Vec<File>,
+    options: Options,
+    overwrite_default: OverwriteArg,
+) -> Result<Job, ArgsError> {
     let Options {
         overwrite,
         restart,
@@ -90,16 +209,10 @@ pub(super) fn get(files: Files, options: Options) -> Result<Job, ArgsError> {
              clients for dead"
         ));
     }
-    if common.json && files.iter().any(|file| file.target == Target::Stdout) {
-        return wrong("--json and -o - both want standard output; drop one of them");
-    }
-    if checksum.is_some() && files.len() > 1 {
-        return wrong("--checksum is that of one file; fetch the files one by one");
-    }
-    let mut job = common_job(Task::Get, files, common)?;
+    let mut job = common_job(task, files, common)?;
     job.progress = progress;
     job.settings.limit_rate = limit_rate;
-    job.settings.overwrite = match overwrite {
+    job.settings.overwrite = match overwrite.unwrap_or(overwrite_default) {
         OverwriteArg::Never => Overwrite::Never,
         OverwriteArg::Different => Overwrite::Different,
         OverwriteArg::Always => Overwrite::Always,
@@ -154,26 +267,15 @@ pub(super) fn ls(
     if names.is_empty() {
         names.push(OsString::new());
     }
-    let folder = |word: &OsString| {
+    let asked = |word: &OsString| {
         if word.as_bytes().starts_with(SCHEME.as_bytes()) && host.server.is_some() {
             return wrong("the server is named twice: in oneport://HOST:PORT/NAME, and beside it");
         }
-        let (server, name) = placed(word, &server)?;
-        let end = name.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
-        let name = match &name[..end] {
-            b"." => Vec::new(),
-            folder => folder.to_vec(),
-        };
+        let (server, name) = folder(word, &server)?;
         Ok(File { server, name, target: Target::Stdout })
     };
-    let folders = names.iter().map(folder).collect::<Result<_, ArgsError>>()?;
-    let parse = |(verdict, word): (Verdict, OsString)| {
-        let shown = text::shown(word.as_bytes()).to_string();
-        let parsed = Pattern::parse(verdict, word.into_vec().into());
-        parsed.map_err(|error| ArgsError::Wrong(format!("'{shown}': {error}")))
-    };
-    let patterns = patterns.into_iter().map(parse).collect::<Result<_, _>>()?;
-    let patterns = Patterns::new(patterns).map_err(|error| ArgsError::Wrong(error.to_string()))?;
+    let folders = names.iter().map(asked).collect::<Result<_, ArgsError>>()?;
+    let patterns = parsed(patterns)?;
     let selection = Selection { recursive: chosen.recursive, follow_links: chosen.follow_links, patterns };
     common_job(Task::Ls(Ls { selection, is_long }), folders, common)
 }
@@ -198,6 +300,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
         protocol: Protocol::Auto,
         links: V2_LINKS,
         limit_rate: None,
+        sparse: false,
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),
@@ -239,6 +342,30 @@ fn located(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError
         0 => wrong(&format!("'{}' cannot be asked for: the name is empty", text::shown(word.as_bytes()))),
         _ => Ok((server, name)),
     }
+}
+
+/// The server and the name of a folder; the name is empty for all that is served.
+fn folder(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError> {
+    let (server, name) = placed(word, server)?;
+    let end = name.iter().rposition(|&byte| byte != b'/').map_or(0, |last| last + 1);
+    let name = match &name[..end] {
+        b"." => Vec::new(),
+        folder => folder.to_vec(),
+    };
+    Ok((server, name))
+}
+
+/// A pattern as it was written.
+pub(super) type Word = (Verdict, OsString);
+
+fn parsed(patterns: Vec<Word>) -> Result<Patterns, ArgsError> {
+    let parse = |(verdict, word): Word| {
+        let shown = text::shown(word.as_bytes()).to_string();
+        let parsed = Pattern::parse(verdict, word.into_vec().into());
+        parsed.map_err(|error| ArgsError::Wrong(format!("'{shown}': {error}")))
+    };
+    let patterns = patterns.into_iter().map(parse).collect::<Result<_, _>>()?;
+    Patterns::new(patterns).map_err(|error| ArgsError::Wrong(error.to_string()))
 }
 
 /// As [`located`], but the name may be empty.

@@ -1,0 +1,266 @@
+//! A whole folder, or a list of files, fetched in one go: verified, resumable, one bad file not stopping the rest.
+//!
+//! 1. The server's folder is listed while files are fetched already; a list of names needs no listing.
+//! 2. Each entry is compared with what lies here ([`plan`]): what is the same is kept.
+//! 3. Small files are asked for many at a time ([`super::v2::small`]), large ones one by one, each with a part
+//!    of its own that can be gone on with ([`large`]). Both take from one bounded [`queue`].
+//! 4. What was saved is flushed in groups while more arrives; at the end a new folder gets its name.
+//!
+//! Whoever calls hears of every file; a file that fails is told and counted, and the others go on.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::attempt::blocking;
+use super::pace::Pace;
+use super::v2::listing::list;
+use super::{Entry, Event, FetchError, Observer, Selection, Server, Settings, Tried, v2, with_retries};
+use crate::limits::{FOLDER_BATCHES, FOLDER_LINKS, FOLDER_OUTCOMES, PROGRESS_INTERVAL};
+use crate::names::FileName;
+use crate::staged::StagedFolder;
+
+mod flushes;
+mod large;
+mod plan;
+mod queue;
+mod shared;
+mod sums;
+
+use flushes::Flushes;
+use queue::Queue;
+pub(super) use queue::{Item, Lane};
+pub(super) use shared::Shared;
+use shared::{Counts, concerns_all};
+use sums::{Outcome, Sums};
+
+/// What is fetched.
+#[derive(Clone, Debug)]
+pub enum Files {
+    /// What the server lists of a folder.
+    Folder {
+        /// The folder's name; empty for all that is served.
+        name: Vec<u8>,
+        /// What of it.
+        selection: Selection,
+    },
+    /// Files with these names, under the same names here.
+    Names(Vec<FileName>),
+}
+
+/// What has come of a folder.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct FolderFetched {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Files that were fetched.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files that were here already.
+    pub unchanged: u64,
+    /// Files and folders that are not here.
+    pub failed: u64,
+    /// Links that were not followed.
+    pub skipped: u64,
+    /// Bytes of large files that were here from an earlier attempt.
+    pub resumed: u64,
+    /// The whole time, waits included.
+    pub elapsed: Duration,
+}
+
+/// How far a folder has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Files that are known of.
+    pub files: u64,
+    /// Their bytes, as far as they are known.
+    pub bytes: u64,
+    /// Files that are settled: here, or never will be.
+    pub files_done: u64,
+    /// Bytes that are here or need not be fetched.
+    pub bytes_done: u64,
+    /// Whether all files are known of.
+    pub is_complete: bool,
+}
+
+/// Fetches `files` from `server` into the folder `target`; gives up at once when `stopping` is cancelled.
+///
+/// # Errors
+/// What concerns all files. What has arrived is kept for the next time; a target that did not
+/// exist does not exist then either. A file that fails is told to `observer` and counted in the result.
+pub async fn fetch_folder(
+    server: &Server,
+    files: &Files,
+    target: &Path,
+    settings: &Settings,
+    observer: &dyn Observer,
+    stopping: &CancellationToken,
+) -> Result<FolderFetched, FetchError> {
+    let began = Instant::now();
+    let (path, sync, restart) = (target.to_owned(), settings.sync, settings.restart);
+    let staged = blocking(move || {
+        if restart {
+            let mut staged = StagedFolder::open(&path, sync)?;
+            staged.discard()?;
+            return Ok(staged);
+        }
+        Ok(StagedFolder::open(&path, sync)?)
+    });
+    let staged = staged.await?;
+    let (outcomes, told) = mpsc::channel(FOLDER_OUTCOMES);
+    let shared = Arc::new(Shared {
+        server: server.clone(),
+        settings: settings.clone(),
+        pace: Pace::of(settings),
+        staged,
+        queue: Queue::new(),
+        links: FOLDER_LINKS.min(usize::try_from(settings.links).unwrap_or(FOLDER_LINKS)),
+        counts: Counts::default(),
+        outcomes,
+        stop: stopping.child_token(),
+    });
+    let threads = TaskTracker::new();
+    let run = Run { shared: &shared, observer, told, sums: Sums::default(), threads };
+    let result = run.run(files).await;
+    let sums = match result {
+        Err(_) if stopping.is_cancelled() => return Err(FetchError::Interrupted),
+        result => result?,
+    };
+    // Everybody who held it has ended.
+    let Some(Shared { staged, .. }) = Arc::into_inner(shared) else { return Err(FetchError::Interrupted) };
+    let (path, unnamed) = blocking(move || Ok(staged.commit()?)).await?;
+    let mut sums = sums;
+    sums.lost(observer, unnamed);
+    let Sums { files, bytes, unchanged, failed, skipped, resumed } = sums;
+    Ok(FolderFetched { path, files, bytes, unchanged, failed, skipped, resumed, elapsed: began.elapsed() })
+}
+
+/// The main thread's part: it lets everybody work, listens, and flushes now and then.
+struct Run<'a> {
+    shared: &'a Arc<Shared>,
+    observer: &'a dyn Observer,
+    told: mpsc::Receiver<Outcome>,
+    sums: Sums,
+    /// Threads that look at the disk or fetch small files.
+    threads: TaskTracker,
+}
+
+impl Run<'_> {
+    /// Works until everything is settled, and ends everybody whatever happens.
+    async fn run(mut self, files: &Files) -> Result<Sums, FetchError> {
+        let worked = self.work(files).await;
+        self.shared.stop.cancel();
+        self.shared.queue.stop();
+        self.told.close();
+        self.threads.close();
+        self.threads.wait().await;
+        worked.map(|()| self.sums)
+    }
+
+    async fn work(&mut self, files: &Files) -> Result<(), FetchError> {
+        let Run { shared, observer, told, sums, threads } = self;
+        let (shared, observer) = (*shared, *observer);
+        let (entries, listed) = mpsc::channel(FOLDER_BATCHES);
+        let (own, own_files) = (Arc::clone(shared), files.clone());
+        let planning = threads.spawn_blocking(move || plan::run(&own, &own_files, listed));
+        let resumed = AtomicU64::new(0);
+        let mut all = std::pin::pin!(async {
+            tokio::try_join!(
+                listing(shared, files, entries, observer),
+                async { planning.await.map_err(aborted)? },
+                small(shared, observer, threads),
+                second(shared, threads),
+                large::run(shared, observer, &resumed),
+            )
+        });
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        let mut flushes = Flushes::new(shared.settings.sync);
+        loop {
+            tokio::select! {
+                ended = &mut all => {
+                    ended?;
+                    break;
+                }
+                Some(outcome) = told.recv() => sums.hear(observer, outcome),
+                _ = ticks.tick() => {
+                    observer.observe(&Event::Total(shared.totals()));
+                    sums.lost(observer, flushes.poll(shared).await?);
+                }
+                () = shared.stop.cancelled() => return Err(FetchError::Interrupted),
+            }
+        }
+        while let Ok(outcome) = told.try_recv() {
+            sums.hear(observer, outcome);
+        }
+        sums.lost(observer, flushes.end().await?);
+        sums.resumed = resumed.load(Ordering::Relaxed);
+        observer.observe(&Event::Total(shared.totals()));
+        Ok(())
+    }
+}
+
+/// Lists what the planner compares; a list of names needs no listing.
+async fn listing(
+    shared: &Shared,
+    files: &Files,
+    entries: mpsc::Sender<Vec<Entry>>,
+    observer: &dyn Observer,
+) -> Result<(), FetchError> {
+    let Files::Folder { name, selection } = files else { return Ok(()) };
+    list(&shared.server, name.as_slice(), selection, &shared.settings, observer, &shared.stop, &entries).await
+}
+
+/// Fetches small files, through any number of connections, one after the other. Each works in a thread of
+/// its own: files are verified and made where they are received.
+async fn small(
+    shared: &Arc<Shared>,
+    observer: &dyn Observer,
+    threads: &TaskTracker,
+) -> Result<(), FetchError> {
+    let done = || shared.files_done();
+    let attempts = with_retries(&shared.settings, observer, &shared.stop, async || {
+        let before = done();
+        let own = Arc::clone(shared);
+        let work = threads.spawn_blocking(move || {
+            v2::in_runtime(async {
+                let work = v2::small::run(&own, &Quiet);
+                own.stop.run_until_cancelled(work).await.unwrap_or(Err(FetchError::Interrupted))
+            })
+        });
+        let result = work.await.map_err(aborted).flatten();
+        Tried { result, has_brought_something: done() > before }
+    });
+    attempts.await
+}
+
+/// A second connection for small files is a matter of speed: what it could not fetch comes back to the
+/// queue, and the first one fetches it.
+async fn second(shared: &Arc<Shared>, threads: &TaskTracker) -> Result<(), FetchError> {
+    if shared.links < 2 {
+        return Ok(());
+    }
+    match small(shared, &Quiet, threads).await {
+        Err(error) if error.may_pass() => Ok(()),
+        result => result,
+    }
+}
+
+/// Hears nothing.
+struct Quiet;
+
+impl Observer for Quiet {
+    fn observe(&self, _: &Event<'_>) {}
+}
+
+fn aborted(error: tokio::task::JoinError) -> FetchError {
+    FetchError::Output { path: "the target".to_owned(), source: io::Error::other(error) }
+}

@@ -1,0 +1,235 @@
+//! The files of a folder that are still to be fetched, between whoever finds them and whoever fetches them.
+//!
+//! It is bounded: a listing that is faster than the fetching waits. A file that was taken is outstanding
+//! until it is settled; one that a broken connection was about to bring comes back.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::limits::FOLDER_QUEUE;
+use crate::names::FileName;
+use crate::staged::Attributes;
+
+/// A file that is to be fetched.
+#[derive(Clone, Debug)]
+pub(in crate::client) struct Item {
+    /// Its name within the folder.
+    pub(in crate::client) name: FileName,
+    /// What the server calls it.
+    pub(in crate::client) remote: Bytes,
+    /// Size and attributes as they were listed; none if only its name is known.
+    pub(in crate::client) listed: Option<(u64, Attributes)>,
+    /// How often it came to nothing for a reason of its own.
+    pub(in crate::client) failures: u32,
+}
+
+/// Which files are asked for together, and which one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) enum Lane {
+    /// Verified in memory, many on one connection.
+    Small,
+    /// Into a part of its own.
+    Large,
+}
+
+#[derive(Debug)]
+pub(in crate::client) struct Queue {
+    state: Mutex<State>,
+    /// There is something to take, or never will be.
+    more: Notify,
+    /// There is room for more.
+    room: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    small: VecDeque<Item>,
+    large: VecDeque<Item>,
+    /// Taken, and neither settled nor given back.
+    outstanding: usize,
+    /// More may be found.
+    is_open: bool,
+    /// Nobody wants anything any more.
+    is_stopped: bool,
+}
+
+impl Queue {
+    pub(in crate::client) fn new() -> Self {
+        let (small, large) = (VecDeque::new(), VecDeque::new());
+        let state = State { small, large, outstanding: 0, is_open: true, is_stopped: false };
+        Self { state: Mutex::new(state), more: Notify::new(), room: Condvar::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a file, waiting for room; `false` if nobody wants it any more. Blocks.
+    pub(in crate::client) fn add(&self, lane: Lane, item: Item) -> bool {
+        let full = |state: &mut State| !state.is_stopped && state.lane(lane).len() >= FOLDER_QUEUE;
+        let mut state = self.room.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
+        if state.is_stopped {
+            return false;
+        }
+        state.lane(lane).push_back(item);
+        let is_first = state.lane(lane).len() == 1;
+        drop(state);
+        if is_first {
+            self.more.notify_waiters();
+        }
+        true
+    }
+
+    /// No more files will be added.
+    pub(in crate::client) fn close(&self) {
+        self.state().is_open = false;
+        self.more.notify_waiters();
+    }
+
+    /// Whether no more files will be added.
+    pub(in crate::client) fn is_closed(&self) -> bool {
+        !self.state().is_open
+    }
+
+    /// Nothing is wanted any more.
+    pub(in crate::client) fn stop(&self) {
+        self.state().is_stopped = true;
+        self.room.notify_all();
+        self.more.notify_waiters();
+    }
+
+    /// Takes at most `count` files. They are outstanding from now on.
+    pub(in crate::client) fn take(&self, lane: Lane, count: usize) -> Vec<Item> {
+        let mut state = self.state();
+        if state.is_stopped {
+            return Vec::new();
+        }
+        let count = count.min(state.lane(lane).len());
+        let taken: Vec<_> = state.lane(lane).drain(..count).collect();
+        state.outstanding += taken.len();
+        let has_room = !taken.is_empty() && state.lane(lane).len() < FOLDER_QUEUE;
+        drop(state);
+        if has_room {
+            self.room.notify_all();
+        }
+        taken
+    }
+
+    /// As [`Self::take`], and leaves the others their share if there are `takers` in all.
+    pub(in crate::client) fn take_share(&self, lane: Lane, count: usize, takers: usize) -> Vec<Item> {
+        let there = self.state().lane(lane).len();
+        self.take(lane, count.min(there.div_ceil(takers.max(1))))
+    }
+
+    /// Gives an outstanding file back, to be fetched in this lane.
+    pub(in crate::client) fn give_back(&self, lane: Lane, item: Item) {
+        let mut state = self.state();
+        state.lane(lane).push_front(item);
+        state.outstanding -= 1;
+        drop(state);
+        self.more.notify_waiters();
+    }
+
+    /// Outstanding files are settled: they are here, or never will be.
+    pub(in crate::client) fn settle(&self, count: usize) {
+        let mut state = self.state();
+        state.outstanding -= count;
+        if state.outstanding == 0 {
+            drop(state);
+            self.more.notify_waiters();
+        }
+    }
+
+    /// Waits until there is something to take in a lane; `false` if there never will be.
+    pub(in crate::client) async fn wait(&self, lane: Lane) -> bool {
+        loop {
+            let mut notified = std::pin::pin!(self.more.notified());
+            notified.as_mut().enable();
+            {
+                let mut state = self.state();
+                if state.is_stopped {
+                    return false;
+                }
+                if !state.lane(lane).is_empty() {
+                    return true;
+                }
+                // What is outstanding may come back, or turn out to belong into the other lane.
+                let others = match lane {
+                    Lane::Small => &state.large,
+                    Lane::Large => &state.small,
+                };
+                if !state.is_open && state.outstanding == 0 && others.is_empty() {
+                    return false;
+                }
+            }
+            notified.await;
+        }
+    }
+}
+
+impl State {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
+        match lane {
+            Lane::Small => &mut self.small,
+            Lane::Large => &mut self.large,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    fn item(name: &str) -> Item {
+        let remote = Bytes::copy_from_slice(name.as_bytes());
+        Item { name: FileName::parse(name.as_bytes()).unwrap(), remote, listed: None, failures: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_comes_back_keeps_everybody_waiting_until_it_is_settled() {
+        let queue = Arc::new(Queue::new());
+        assert!(queue.add(Lane::Small, item("a")));
+        queue.close();
+        let taken = queue.take(Lane::Small, 10).pop().unwrap();
+        let other = Arc::clone(&queue);
+        let waiting = tokio::spawn(async move { other.wait(Lane::Small).await });
+        tokio::task::yield_now().await;
+        queue.give_back(Lane::Small, taken);
+        assert!(waiting.await.unwrap());
+        assert_eq!(queue.take(Lane::Small, 10).len(), 1);
+        let other = Arc::clone(&queue);
+        let waiting = tokio::spawn(async move { other.wait(Lane::Large).await });
+        tokio::task::yield_now().await;
+        queue.settle(1);
+        assert!(!waiting.await.unwrap());
+        assert!(!queue.wait(Lane::Small).await);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_holds_up_whoever_adds_until_there_is_room_or_nobody_wants_more() {
+        let queue = Arc::new(Queue::new());
+        let other = Arc::clone(&queue);
+        let adding = std::thread::spawn(move || {
+            (0..=FOLDER_QUEUE + 1)
+                .map(|index| other.add(Lane::Small, item(&index.to_string())))
+                .collect::<Vec<_>>()
+        });
+        while queue.state().small.len() < FOLDER_QUEUE {
+            std::thread::yield_now();
+        }
+        assert_eq!(queue.take(Lane::Small, 1).len(), 1);
+        while queue.state().small.len() < FOLDER_QUEUE {
+            std::thread::yield_now();
+        }
+        assert!(!adding.is_finished());
+        queue.stop();
+        let added = adding.join().unwrap();
+        assert_eq!(added.iter().filter(|&&was_added| was_added).count(), FOLDER_QUEUE + 1);
+        assert!(queue.take(Lane::Small, 1).is_empty() && !queue.wait(Lane::Small).await);
+    }
+}
