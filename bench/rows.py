@@ -116,6 +116,48 @@ def copy_and_sync(stage: Stage) -> Sample:
     return stage.receive(["sh", "-c", both, stage.files / "big.bin", target], target)
 
 
+def oneport_many(on_disk: bool = False, sync: bool = False, through: str = "oneport",
+                 existing: bool = False) -> Callable[[Stage], Sample]:
+    """A folder of small files with the client, into a new folder or into one that is there (and empty)."""
+    def run(stage: Stage) -> Sample:
+        target, port = stage.target(on_disk), stage.server(through).port
+        if existing:
+            (target / "many").mkdir()
+        command = [stage.programs.client, "get", "-r", "-s", f"127.0.0.1:{port}", *([] if sync else ["--no-sync"]),
+                   "-d", target, "--log-dir", stage.folder / "logs", "many"]
+        return stage.receive_many(command, target / "many", served="oneport")
+    return run
+
+
+def rsync_many(*options: str, on_disk: bool = False) -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        target, port = stage.target(on_disk), stage.server("rsync").port
+        command = [found("rsync"), "-a", *options, f"rsync://127.0.0.1:{port}/files/many", f"{target}/"]
+        return stage.receive_many(command, target / "many")
+    return run
+
+
+def copy_many(on_disk: bool = False) -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        target = stage.target(on_disk)
+        return stage.receive_many(["cp", "-r", stage.files / "many", target / "many"], target / "many")
+    return run
+
+
+def listed(stage: Stage) -> Sample:
+    stage.prepare_listed()
+    port = stage.server("oneport").port
+    command = f'"{stage.programs.client}" ls -r --json -s 127.0.0.1:{port} --log-dir "{stage.folder}/logs" listed | wc -l'
+    stage.server("oneport").forget_peak()
+    return {**stage.run(["sh", "-c", command]), "server_rss": stage.server("oneport").peak_rss()}
+
+
+def find(stage: Stage) -> Sample:
+    stage.prepare_listed()
+    command = f"find \"{stage.files}/listed\" -printf '%y %s %T@ %m %P\\n' | wc -l"
+    return stage.run(["sh", "-c", command])
+
+
 def crowd(server: str) -> Callable[[Stage], Sample]:
     return lambda stage: stage.crowd(server, "crowd.bin", stage.sizes.crowd_clients)
 
@@ -163,6 +205,70 @@ ROWS = (
             Goal("nginx+curl / oneport (nothing verified)", ratio("nginx+curl", "oneport")),
             Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport")),
             Goal("cp / oneport (nothing verified)", ratio("cp", "oneport")),
+        ),
+    ),
+    Row(
+        "P5", "v2: 10,000 files of 4 KiB to memory, into a new folder, not flushed",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport_many()),
+            Contestant("existing folder", oneport_many(existing=True)),
+            Contestant("rsync daemon", rsync_many(), ("rsync",)),
+            Contestant("cp -r", copy_many(), ("cp",)),
+        ),
+        goals=(
+            Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport"), at_least=5.0),
+            Goal("cp -r / oneport (nothing verified)", ratio("cp -r", "oneport"), at_least=1.6),
+            Goal("existing folder / new folder", ratio("existing folder", "oneport")),
+        ),
+    ),
+    Row(
+        "P5 disk", "v2: 10,000 files of 4 KiB to a disk, into a new folder, not flushed",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport_many(on_disk=True)),
+            Contestant("existing folder", oneport_many(on_disk=True, existing=True)),
+            Contestant("rsync daemon", rsync_many(on_disk=True), ("rsync",)),
+            Contestant("cp -r", copy_many(on_disk=True), ("cp",)),
+        ),
+        goals=(
+            Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport"), at_least=3.5),
+            Goal("cp -r / oneport (nothing verified)", ratio("cp -r", "oneport"), at_least=1.4),
+            Goal("existing folder / new folder", ratio("existing folder", "oneport")),
+        ),
+    ),
+    Row(
+        "P6", "v2: 10,000 files of 4 KiB to a disk, into a new folder, flushed",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", oneport_many(on_disk=True, sync=True)),
+            Contestant("existing folder", oneport_many(on_disk=True, sync=True, existing=True)),
+            Contestant("rsync --fsync", rsync_many("--fsync", on_disk=True), ("rsync",)),
+        ),
+        goals=(
+            Goal("rsync --fsync / oneport", ratio("rsync --fsync", "oneport"), at_least=5.0),
+            Goal("existing folder / new folder", ratio("existing folder", "oneport")),
+        ),
+    ),
+    Row(
+        "link many", "v2: 10,000 files of 4 KiB over a line of 25 ms each way, beside one file of the same bytes",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("many", oneport_many(through="link_to_oneport")),
+            Contestant("one", oneport(through="link_to_oneport", name="many.bin")),
+        ),
+        goals=(Goal("many / one", ratio("many", "one"), at_most=2.0),),
+    ),
+    Row(
+        "list", "v2: a million files listed as JSON, beside find on the server's disk",
+        shown=(SECONDS, CLIENT_CPU),
+        contestants=(
+            Contestant("oneport", listed),
+            Contestant("find", find),
+        ),
+        goals=(
+            Goal("oneport / find", ratio("oneport", "find")),
+            Goal("server peak", lambda r: r["oneport"]["server_rss"] / MIB, unit=" MiB"),
         ),
     ),
     Row(

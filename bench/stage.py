@@ -82,13 +82,19 @@ class Sizes:
     crowd_file: int = 1 << 20
     small_file: int = 16 << 10
     link_file: int = 500_000_000
+    # Small files: so many folders, files in each, bytes in each file.
+    folders: int = 10
+    folder_files: int = 1000
+    folder_file: int = 4096
+    # Files of the row that only lists.
+    listed: int = 1_000_000
     crowd_clients: int = 1000
     sends: int = 4
     first_bytes: int = 50
 
     @classmethod
     def quick(cls) -> "Sizes":
-        return cls(big=32 << 20, crowd_file=256 << 10, link_file=20_000_000, crowd_clients=50, sends=2, first_bytes=10)
+        return cls(folder_files=20, listed=2000, big=32 << 20, crowd_file=256 << 10, link_file=20_000_000, crowd_clients=50, sends=2, first_bytes=10)
 
 
 @dataclass
@@ -110,11 +116,26 @@ class Stage:
             with (self.files / name).open("wb") as file:
                 for offset in range(0, size, 1 << 20):
                     file.write(os.urandom(min(1 << 20, size - offset)))
+        for folder in range(self.sizes.folders):
+            place = self.files / "many" / f"folder-{folder}"
+            place.mkdir(parents=True)
+            for index in range(self.sizes.folder_files):
+                (place / f"file-{index:05}.bin").write_bytes(os.urandom(self.sizes.folder_file))
         time.sleep(DIGEST_SETTLED_S)
+
+    def prepare_listed(self) -> None:
+        """Makes the files that are only listed, if they are not there."""
+        listed = self.files / "listed"
+        for folder in range(0 if listed.exists() else 10):
+            place = listed / f"folder-{folder}"
+            place.mkdir(parents=True)
+            for index in range(self.sizes.listed // 10):
+                (place / f"file-{index:06}").touch()
 
     def _served(self) -> dict[str, int]:
         return {"big.bin": self.sizes.big, "crowd.bin": self.sizes.crowd_file,
-                "small.bin": self.sizes.small_file, "link.bin": self.sizes.link_file}
+                "small.bin": self.sizes.small_file, "link.bin": self.sizes.link_file,
+                "many.bin": self.sizes.folders * self.sizes.folder_files * self.sizes.folder_file}
 
     def close(self) -> None:
         for server in self._servers.values():
@@ -207,6 +228,22 @@ class Stage:
             raise BenchError(f"{Path(command[0]).name} left {received.stat().st_size} bytes")
         sample["bytes"] = received.stat().st_size
         received.unlink()
+        return sample
+
+    def receive_many(self, command: Sequence[str | Path], received: Path, served: str | None = None) -> dict[str, float]:
+        """As `receive`, for a program that makes the folder `received` with all the small files.
+
+        It is removed with everything else at the very end: removing many files from a disk disturbs whatever follows.
+        """
+        daemon = self.server(served) if served else None
+        cpu = daemon.cpu_s() if daemon else 0.0
+        sample = self.run(command)
+        if daemon:
+            sample["server_cpu"] = daemon.cpu_s() - cpu
+        files = [path for path in received.rglob("*") if path.is_file()]
+        wanted = self.sizes.folders * self.sizes.folder_files
+        if len(files) != wanted or any(path.stat().st_size != self.sizes.folder_file for path in files):
+            raise BenchError(f"{Path(command[0]).name} left {len(files)} files of {wanted}")
         return sample
 
     def crowd(self, server: str, name: str, clients: int, turns: int = 1,

@@ -167,7 +167,8 @@ impl Job {
                 let (mut bin, mut behind) = (bin.borrow_mut(), [0; HEADER_MAX]);
                 let room = bin.len().min(usize::try_from(missing)?);
                 // The next head comes in the same read, as far as it is there.
-                let mut parts = [io::IoSliceMut::new(&mut bin[..room]), io::IoSliceMut::new(&mut behind)];
+                let behind = if room as u64 == missing { &mut behind[..] } else { &mut [] };
+                let mut parts = [io::IoSliceMut::new(&mut bin[..room]), io::IoSliceMut::new(behind)];
                 match stream.try_read_vectored(&mut parts) {
                     Ok(0) => bail!("the connection ended within the file"),
                     Ok(count) => {
