@@ -189,7 +189,7 @@ mod tests {
         let clients = Clients::new(1000);
         let now = Instant::now() + Duration::from_secs(60);
         let held = clients.of(address("192.0.2.1"), now);
-        for i in 0..10 * RATE_CLIENTS_RESTING_MAX as u32 {
+        for i in 0..10 * u32::try_from(RATE_CLIENTS_RESTING_MAX).unwrap() {
             let limiter = clients.of(IpAddr::V4(i.into()), now);
             let _ = limiter.take(1, now.into_std());
         }
@@ -214,6 +214,6 @@ mod tests {
         let before = limiter.take(0, Instant::now().into_std()).from;
         drop(one);
         let after = limiter.take(0, Instant::now().into_std()).from;
-        assert_eq!(before - after, Duration::from_micros(10) * (limiter.turn() - 24) as u32);
+        assert_eq!(before - after, Duration::from_micros(10 * (limiter.turn() - 24)));
     }
 }
