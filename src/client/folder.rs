@@ -131,14 +131,18 @@ pub async fn fetch_folder(
     let threads = TaskTracker::new();
     let run = Run { shared: &shared, observer, told, sums: Sums::default(), threads };
     let result = run.run(files).await;
-    let sums = match result {
-        Err(_) if stopping.is_cancelled() => return Err(FetchError::Interrupted),
-        result => result?,
-    };
     // Everybody who held it has ended.
     let Some(Shared { staged, .. }) = Arc::into_inner(shared) else { return Err(FetchError::Interrupted) };
+    let mut sums = match result {
+        Ok(sums) => sums,
+        Err(error) => {
+            // What has come, and waits for a flush to get its name, is not lost; why it could not is told by
+            // the next run.
+            let _ = blocking(move || Ok(staged.sync_point()?)).await;
+            return Err(if stopping.is_cancelled() { FetchError::Interrupted } else { error });
+        }
+    };
     let (path, unnamed) = blocking(move || Ok(staged.commit()?)).await?;
-    let mut sums = sums;
     sums.lost(observer, unnamed);
     let Sums { files, bytes, unchanged, failed, skipped, resumed } = sums;
     Ok(FolderFetched { path, files, bytes, unchanged, failed, skipped, resumed, elapsed: began.elapsed() })

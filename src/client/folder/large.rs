@@ -7,7 +7,7 @@ use super::{Item, Lane, Shared, concerns_all};
 use crate::client::attempt::blocking;
 use crate::client::{Event, FetchError, Observer, Overwrite, Settings, Target, fetch_at};
 use crate::digest::Digest;
-use crate::limits::V2_LINK_BLOCKS_MIN;
+use crate::limits::{SYNC_BYTES, V2_LINK_BLOCKS_MIN};
 use crate::staged::{Attributes, Replace};
 use crate::tree::block_count;
 
@@ -52,7 +52,9 @@ async fn one(
     let links = (block_count(size) / V2_LINK_BLOCKS_MIN).clamp(1, shared.settings.links_max());
     let own = shared.settings.clone();
     let sparse = item.listed.as_ref().is_some_and(|(_, attributes)| attributes.sparse);
-    let settings = Settings { overwrite, sparse, restart: false, checksum: None, links, ..own };
+    // What is staged as a whole is flushed as a whole, unless it takes so long that it is worth doing before.
+    let sync = own.sync && (!shared.staged.is_new() || size >= SYNC_BYTES);
+    let settings = Settings { overwrite, sparse, sync, restart: false, checksum: None, links, ..own };
     let target = Target::File(place.path);
     let watch = Watch { shared, item, observer, counted: AtomicU64::new(0) };
     let fetched =
