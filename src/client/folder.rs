@@ -22,7 +22,7 @@ use super::attempt::blocking;
 use super::pace::Pace;
 use super::v2::listing::list;
 use super::{Entry, Event, FetchError, Observer, Selection, Server, Settings, Tried, v2, with_retries};
-use crate::limits::{FOLDER_BATCHES, FOLDER_LINKS, FOLDER_OUTCOMES, PROGRESS_INTERVAL};
+use crate::limits::{FOLDER_BATCHES, FOLDER_LINKS, PROGRESS_INTERVAL};
 use crate::names::FileName;
 use crate::staged::StagedFolder;
 
@@ -38,7 +38,7 @@ use queue::Queue;
 pub(super) use queue::{Item, Lane};
 pub(super) use shared::Shared;
 use shared::{Counts, concerns_all};
-use sums::{Outcome, Sums};
+use sums::{Outcome, Sums, Told};
 
 /// What is fetched.
 #[derive(Clone, Debug)]
@@ -116,7 +116,6 @@ pub async fn fetch_folder(
         Ok(StagedFolder::open(&path, sync)?)
     });
     let staged = staged.await?;
-    let (outcomes, told) = mpsc::channel(FOLDER_OUTCOMES);
     let shared = Arc::new(Shared {
         server: server.clone(),
         settings: settings.clone(),
@@ -125,11 +124,11 @@ pub async fn fetch_folder(
         queue: Queue::new(),
         links: FOLDER_LINKS.min(usize::try_from(settings.links).unwrap_or(FOLDER_LINKS)),
         counts: Counts::default(),
-        outcomes,
+        told: Told::default(),
         stop: stopping.child_token(),
     });
     let threads = TaskTracker::new();
-    let run = Run { shared: &shared, observer, told, sums: Sums::default(), threads };
+    let run = Run { shared: &shared, observer, sums: Sums::default(), threads };
     let result = run.run(files).await;
     // Everybody who held it has ended.
     let Some(Shared { staged, .. }) = Arc::into_inner(shared) else { return Err(FetchError::Interrupted) };
@@ -152,7 +151,6 @@ pub async fn fetch_folder(
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     observer: &'a dyn Observer,
-    told: mpsc::Receiver<Outcome>,
     sums: Sums,
     /// Threads that look at the disk or fetch small files.
     threads: TaskTracker,
@@ -164,14 +162,14 @@ impl Run<'_> {
         let worked = self.work(files).await;
         self.shared.stop.cancel();
         self.shared.queue.stop();
-        self.told.close();
+        self.shared.told.close();
         self.threads.close();
         self.threads.wait().await;
         worked.map(|()| self.sums)
     }
 
     async fn work(&mut self, files: &Files) -> Result<(), FetchError> {
-        let Run { shared, observer, told, sums, threads } = self;
+        let Run { shared, observer, sums, threads } = self;
         let (shared, observer) = (*shared, *observer);
         let (entries, listed) = mpsc::channel(FOLDER_BATCHES);
         let (own, own_files) = (Arc::clone(shared), files.clone());
@@ -194,17 +192,16 @@ impl Run<'_> {
                     ended?;
                     break;
                 }
-                Some(outcome) = told.recv() => sums.hear(observer, outcome),
+                () = shared.told.many() => sums.hear_all(observer, shared.told.take()),
                 _ = ticks.tick() => {
+                    sums.hear_all(observer, shared.told.take());
                     observer.observe(&Event::Total(shared.totals()));
                     sums.lost(observer, flushes.poll(shared).await?);
                 }
                 () = shared.stop.cancelled() => return Err(FetchError::Interrupted),
             }
         }
-        while let Ok(outcome) = told.try_recv() {
-            sums.hear(observer, outcome);
-        }
+        sums.hear_all(observer, shared.told.take());
         sums.lost(observer, flushes.end().await?);
         sums.resumed = resumed.load(Ordering::Relaxed);
         observer.observe(&Event::Total(shared.totals()));

@@ -25,12 +25,12 @@ async fn lane(shared: &Arc<Shared>, observer: &dyn Observer, resumed: &AtomicU64
     while shared.queue.wait(Lane::Large).await {
         let Some(item) = shared.queue.take(Lane::Large, 1).pop() else { continue };
         match one(shared, &item, observer, resumed).await {
-            Ok((size, digest)) => shared.got(item, size, digest).await,
+            Ok((size, digest)) => shared.got(item, size, digest),
             Err(error) if concerns_all(&error) => {
                 shared.queue.give_back(Lane::Large, item);
                 return Err(error);
             }
-            Err(error) => shared.failed(item, error).await?,
+            Err(error) => shared.failed(item, error)?,
         }
     }
     Ok(())

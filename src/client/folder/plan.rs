@@ -41,6 +41,7 @@ fn of_name(shared: &Shared, name: &FileName) -> Result<(), FetchError> {
 }
 
 fn of_entry(shared: &Shared, folder: &[u8], entry: Entry) -> Result<(), FetchError> {
+    shared.told.wait_for_room();
     if entry.name.is_empty() {
         return Err(FetchError::NotAFolder(text::shown(folder).to_string()));
     }
@@ -60,7 +61,7 @@ fn of_entry(shared: &Shared, folder: &[u8], entry: Entry) -> Result<(), FetchErr
             tell(shared, name.as_bytes(), FetchError::Unlisted(path))
         }
         Kind::Link => {
-            let _ = shared.outcomes.blocking_send(Outcome::Skipped { name: name.as_bytes().to_vec() });
+            shared.told.leave(Outcome::Skipped { name: name.as_bytes().to_vec() });
             Ok(())
         }
         Kind::File => {
@@ -78,7 +79,7 @@ fn of_entry(shared: &Shared, folder: &[u8], entry: Entry) -> Result<(), FetchErr
 fn of_file(shared: &Shared, item: Item, size: u64, attributes: &Attributes) -> Result<(), FetchError> {
     match shared.keeps(&item, size, attributes) {
         Ok(true) => {
-            let _ = shared.outcomes.blocking_send(Outcome::Kept { name: item.name, size });
+            shared.told.leave(Outcome::Kept { name: item.name, size });
             return Ok(());
         }
         Ok(false) => {}
@@ -109,8 +110,7 @@ fn tell(shared: &Shared, name: &[u8], error: FetchError) -> Result<(), FetchErro
     if concerns_all(&error) {
         return Err(error);
     }
-    // Nobody listens any more only if nobody wants the folder any more.
-    let _ = shared.outcomes.blocking_send(Outcome::Failed { name: name.to_vec(), error });
+    shared.told.leave(Outcome::Failed { name: name.to_vec(), error });
     Ok(())
 }
 

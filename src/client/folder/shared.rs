@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::sums::Outcome;
+use super::sums::{Outcome, Told};
 use super::{Item, Lane, Queue, Totals};
 use crate::client::pace::Pace;
 use crate::client::{FetchError, Overwrite, Server, Settings};
@@ -24,7 +23,7 @@ pub(in crate::client) struct Shared {
     /// How many take small files from the queue.
     pub(in crate::client) links: usize,
     pub(super) counts: Counts,
-    pub(super) outcomes: mpsc::Sender<Outcome>,
+    pub(in crate::client) told: Told,
     pub(super) stop: CancellationToken,
 }
 
@@ -79,7 +78,7 @@ impl Shared {
 
     /// Tells that a file was saved, or why not, and settles it. What keeps all files from being saved is
     /// an error.
-    pub(in crate::client) async fn made(
+    pub(in crate::client) fn made(
         &self,
         item: Item,
         size: u64,
@@ -89,38 +88,37 @@ impl Shared {
         match made {
             Ok(()) => {
                 self.count_bytes(0, size);
-                self.got(item, size, Digest::Blake3(root)).await;
+                self.got(item, size, Digest::Blake3(root));
                 Ok(())
             }
-            Err(error) => self.failed(item, error).await,
+            Err(error) => self.failed(item, error),
         }
     }
 
     /// A file was fetched, and its bytes were counted; it is settled.
-    pub(in crate::client) async fn got(&self, item: Item, size: u64, digest: Digest) {
+    pub(in crate::client) fn got(&self, item: Item, size: u64, digest: Digest) {
         self.counts.files_done.fetch_add(1, Ordering::Relaxed);
-        self.tell(Outcome::Got { name: item.name, size, digest }).await;
+        self.tell(Outcome::Got { name: item.name, size, digest });
     }
 
     /// Tells that a file is not here, and settles it. What concerns all files is an error.
-    pub(in crate::client) async fn failed(&self, item: Item, error: FetchError) -> Result<(), FetchError> {
+    pub(in crate::client) fn failed(&self, item: Item, error: FetchError) -> Result<(), FetchError> {
         if concerns_all(&error) {
             self.queue.give_back(Lane::Small, item);
             return Err(error);
         }
         self.counts.files_done.fetch_add(1, Ordering::Relaxed);
-        self.tell(Outcome::Failed { name: item.name.as_bytes().to_vec(), error }).await;
+        self.tell(Outcome::Failed { name: item.name.as_bytes().to_vec(), error });
         Ok(())
     }
 
     /// A file is here already; it is settled.
-    pub(in crate::client) async fn kept(&self, item: Item, size: u64) {
-        self.tell(Outcome::Kept { name: item.name, size }).await;
+    pub(in crate::client) fn kept(&self, item: Item, size: u64) {
+        self.tell(Outcome::Kept { name: item.name, size });
     }
 
-    async fn tell(&self, outcome: Outcome) {
-        // Nobody listens any more only if nobody wants the folder any more.
-        let _ = self.outcomes.send(outcome).await;
+    fn tell(&self, outcome: Outcome) {
+        self.told.leave(outcome);
         self.queue.settle(1);
     }
 

@@ -101,10 +101,10 @@ impl Work<'_> {
                 }
             }
             match self.link.hear().await? {
-                Heard::File(request, file) => self.described(request, file).await?,
+                Heard::File(request, file) => self.described(request, file)?,
                 Heard::Data(data) => self.data(data).await?,
-                Heard::End { request, .. } => self.ended(request).await?,
-                Heard::Failed(request, code, text) => self.refused(request, code, &text).await?,
+                Heard::End { request, .. } => self.ended(request)?,
+                Heard::Failed(request, code, text) => self.refused(request, code, &text)?,
                 _ => {}
             }
         }
@@ -117,6 +117,7 @@ impl Work<'_> {
         if self.bytes >= FOLDER_PIPELINE_BYTES || (free < most.div_ceil(4) && !self.pending.is_empty()) {
             return Ok(());
         }
+        self.shared.told.wait_for_room();
         for item in self.shared.queue.take_share(Lane::Small, free, self.shared.links) {
             let get = get(&item);
             let request = self.link.ask_along(|requester: &mut Requester| requester.get(get))?;
@@ -137,7 +138,7 @@ impl Work<'_> {
         Some(pending)
     }
 
-    async fn described(&mut self, request: RequestId, file: File) -> Result<(), FetchError> {
+    fn described(&mut self, request: RequestId, file: File) -> Result<(), FetchError> {
         let Some(pending) = self.pending.get_mut(&request) else { return Ok(()) };
         let (size, attributes) = (file.size, attributes_of(&file, pending.item.listed.as_ref()));
         // A server whose files grow all at once must not fill the memory.
@@ -146,7 +147,7 @@ impl Work<'_> {
         if pending.item.listed.is_none() && self.shared.keeps(&pending.item, size, &attributes)? {
             self.link.cancel_along(request)?;
             if let Some(Pending { item, .. }) = self.forget(request) {
-                self.shared.kept(item, size).await;
+                self.shared.kept(item, size);
             }
             return Ok(());
         }
@@ -193,22 +194,22 @@ impl Work<'_> {
             let made = self.shared.staged.small(name, bytes, &attributes, self.shared.replace());
             let digest = file.root.unwrap_or_else(|| Root::of(bytes));
             let Some(Pending { item, .. }) = self.forget(request) else { return Ok(()) };
-            return self.shared.made(item, file.size, digest, made.map_err(Into::into)).await;
+            return self.shared.made(item, file.size, digest, made.map_err(Into::into));
         }
         let error = FetchError::Damaged { peer: self.link.peer(), block: 0 };
         let Some(Pending { item, .. }) = self.forget(request) else { return Ok(()) };
-        self.again(item, error).await
+        self.again(item, error)
     }
 
     /// An empty file is all there when its description has come.
-    async fn ended(&mut self, request: RequestId) -> Result<(), FetchError> {
+    fn ended(&mut self, request: RequestId) -> Result<(), FetchError> {
         let Some(Pending { item, file: Some(file), .. }) = self.forget(request) else { return Ok(()) };
         let attributes = attributes_of(&file, item.listed.as_ref());
         let made = self.shared.staged.small(&item.name, &[], &attributes, self.shared.replace());
-        self.shared.made(item, 0, Root::of(&[]), made.map_err(Into::into)).await
+        self.shared.made(item, 0, Root::of(&[]), made.map_err(Into::into))
     }
 
-    async fn refused(&mut self, request: RequestId, code: ErrorCode, text: &[u8]) -> Result<(), FetchError> {
+    fn refused(&mut self, request: RequestId, code: ErrorCode, text: &[u8]) -> Result<(), FetchError> {
         let Some(Pending { item, .. }) = self.forget(request) else { return Ok(()) };
         let error = match self.link.failed(code, text) {
             FetchError::Failed { code: Code::NotFound, .. } => {
@@ -216,17 +217,17 @@ impl Work<'_> {
             }
             error => error,
         };
-        self.again(item, error).await
+        self.again(item, error)
     }
 
     /// Tries a file again that failed for a reason of its own, unless that is of no use.
-    async fn again(&mut self, mut item: Item, error: FetchError) -> Result<(), FetchError> {
+    fn again(&mut self, mut item: Item, error: FetchError) -> Result<(), FetchError> {
         item.failures += 1;
         if error.may_pass() && item.failures < FOLDER_FILE_TRIES {
             self.shared.queue.give_back(Lane::Small, item);
             return Ok(());
         }
-        self.shared.failed(item, error).await
+        self.shared.failed(item, error)
     }
 }
 
