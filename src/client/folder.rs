@@ -165,6 +165,8 @@ impl Run<'_> {
         self.shared.told.close();
         self.threads.close();
         self.threads.wait().await;
+        // However it ended, what is here is in the log.
+        self.sums.hear_all(self.observer, self.shared.told.take());
         worked.map(|()| self.sums)
     }
 
