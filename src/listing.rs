@@ -15,6 +15,8 @@ pub struct Selection {
     pub recursive: bool,
     /// Links to folders are folders.
     pub follow_links: bool,
+    /// Also the folder itself, first and with an empty name.
+    pub itself: bool,
     /// What is included and what is not.
     pub patterns: Patterns,
 }
@@ -32,7 +34,7 @@ pub struct Entry {
     pub modified: (i64, u32),
     /// Permission bits: the lowest nine.
     pub mode: u32,
-    /// Its name relative to the folder that was asked for: empty if that is itself a file.
+    /// Its name relative to the folder that was asked for: empty for that itself, or if it is a file.
     pub name: Bytes,
 }
 
@@ -70,7 +72,7 @@ impl Entry {
     /// If it does not, or names what is never served.
     pub fn check_name(&self) -> Result<(), NameError> {
         match self.kind {
-            Kind::File if self.name.is_empty() => Ok(()),
+            Kind::File | Kind::Folder if self.name.is_empty() => Ok(()),
             _ => FileName::parse(&self.name).map(drop),
         }
     }

@@ -127,7 +127,7 @@ impl Requester {
 
     /// Asks what is in a folder; the frame is to be sent.
     pub fn list(&mut self, list: List) -> ClientFrame {
-        let request = self.begin(Due::Listing(Listing::default()));
+        let request = self.begin(Due::Listing(Listing::new(&list)));
         ClientFrame::List(request, list)
     }
 

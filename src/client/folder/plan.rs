@@ -43,7 +43,14 @@ fn of_name(shared: &Shared, name: &FileName) -> Result<(), FetchError> {
 fn of_entry(shared: &Shared, folder: &[u8], entry: Entry) -> Result<(), FetchError> {
     shared.told.wait_for_room();
     if entry.name.is_empty() {
-        return Err(FetchError::NotAFolder(text::shown(folder).to_string()));
+        let Entry { modified, mode, .. } = entry;
+        return match entry.kind {
+            Kind::Folder => {
+                shared.staged.top(&Attributes { mode, modified, sparse: false });
+                Ok(())
+            }
+            _ => Err(FetchError::NotAFolder(text::shown(folder).to_string())),
+        };
     }
     let name = match FileName::parse(&entry.name) {
         Ok(name) => name,

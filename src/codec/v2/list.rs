@@ -12,6 +12,7 @@ use crate::patterns::{Pattern, PatternError, Patterns, Verdict};
 
 const RECURSIVE: u8 = 1;
 const FOLLOW_LINKS: u8 = 2;
+const ITSELF: u8 = 4;
 const EXCLUDE: u8 = 0;
 const INCLUDE: u8 = 1;
 const SPARSE: u8 = 1;
@@ -25,6 +26,8 @@ pub struct List {
     pub recursive: bool,
     /// Links to folders are folders.
     pub follow_links: bool,
+    /// Also the folder itself.
+    pub itself: bool,
     /// The name of the folder, as bytes that nobody has looked at yet; empty for the root.
     pub name: Bytes,
     /// Where to go on; empty for the beginning.
@@ -53,9 +56,9 @@ impl List {
     /// A request for what is selected of a folder.
     #[must_use]
     pub fn new(name: Bytes, selection: &Selection, cursor: Bytes) -> Self {
-        let Selection { recursive, follow_links, ref patterns } = *selection;
+        let Selection { recursive, follow_links, itself, ref patterns } = *selection;
         let patterns = patterns.iter().map(|pattern| (pattern.verdict(), pattern.source().clone()));
-        Self { recursive, follow_links, name, cursor, patterns: patterns.collect() }
+        Self { recursive, follow_links, itself, name, cursor, patterns: patterns.collect() }
     }
 
     /// What is wanted.
@@ -65,7 +68,8 @@ impl List {
     pub fn selection(&self) -> Result<Selection, PatternError> {
         let parsed = self.patterns.iter().map(|(verdict, source)| Pattern::parse(*verdict, source.clone()));
         let patterns = Patterns::new(parsed.collect::<Result<_, _>>()?)?;
-        Ok(Selection { recursive: self.recursive, follow_links: self.follow_links, patterns })
+        let Self { recursive, follow_links, itself, .. } = *self;
+        Ok(Selection { recursive, follow_links, itself, patterns })
     }
 
     pub(super) fn parse(body: &mut Body) -> Result<Self, WireError> {
@@ -89,8 +93,9 @@ impl List {
             }
             patterns.push((verdict, body.bytes(len)?));
         }
-        let (recursive, follow_links) = (flags & RECURSIVE != 0, flags & FOLLOW_LINKS != 0);
-        Ok(Self { recursive, follow_links, name, cursor, patterns })
+        let [recursive, follow_links, itself] =
+            [RECURSIVE, FOLLOW_LINKS, ITSELF].map(|flag| flags & flag != 0);
+        Ok(Self { recursive, follow_links, itself, name, cursor, patterns })
     }
 
     /// Whether a frame can hold it.
@@ -114,9 +119,8 @@ impl List {
     }
 
     pub(super) fn put(&self, dst: &mut BytesMut) {
-        let recursive = if self.recursive { RECURSIVE } else { 0 };
-        let follow_links = if self.follow_links { FOLLOW_LINKS } else { 0 };
-        dst.put_u8(recursive | follow_links);
+        let flags = [(self.recursive, RECURSIVE), (self.follow_links, FOLLOW_LINKS), (self.itself, ITSELF)];
+        dst.put_u8(flags.iter().filter(|(is_set, _)| *is_set).map(|(_, flag)| flag).sum());
         put_name(&self.name, dst);
         put_name(&self.cursor, dst);
         // All of it was checked.

@@ -374,6 +374,7 @@ fn list() -> List {
     List {
         recursive: true,
         follow_links: true,
+        itself: true,
         name: "x".into(),
         cursor: Bytes::from_static(b"\xaa\xbb"),
         patterns: vec![(Verdict::Include, "a*b".into()), (Verdict::Exclude, "*".into())],

@@ -1,17 +1,24 @@
 //! A listing as it arrives: whether each entry is one that an honest server sends.
 
 use crate::codec::WireError;
-use crate::codec::v2::Entries;
+use crate::codec::v2::{Entries, List};
+use crate::listing::Kind;
 
 /// A LIST that has not ended.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     has_entries: bool,
+    /// The folder itself was asked for, too.
+    with_itself: bool,
     /// What was asked for is itself a file: nothing more may come.
     is_file: bool,
 }
 
 impl Listing {
+    pub(super) fn new(list: &List) -> Self {
+        Self { with_itself: list.itself, ..Self::default() }
+    }
+
     /// Looks at what has arrived.
     pub(super) fn take(&mut self, entries: &Entries) -> Result<(), WireError> {
         for entry in &entries.entries {
@@ -21,7 +28,11 @@ impl Listing {
             if self.is_file || (entry.name.is_empty() && self.has_entries) {
                 return Err(WireError::Order("a listing of a file has other entries beside it"));
             }
-            self.is_file = entry.name.is_empty();
+            let is_folder = entry.kind == Kind::Folder;
+            if entry.name.is_empty() && is_folder && !self.with_itself {
+                return Err(WireError::Order("a listing has the folder itself, which nobody asked for"));
+            }
+            self.is_file = entry.name.is_empty() && !is_folder;
             self.has_entries = true;
         }
         Ok(())

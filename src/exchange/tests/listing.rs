@@ -142,12 +142,13 @@ fn few_stretches_are_held_at_once_and_every_listing_gets_its_turn() {
 
 #[test]
 fn a_listing_that_breaks_the_rules_is_found_out() {
-    let hears = |frames: Vec<ServerFrame>| {
+    let asks = |list: List, frames: Vec<ServerFrame>| {
         let mut client = Requester::new();
-        let _ = client.list(List::default());
+        let _ = client.list(list);
         client.handle(ServerFrame::Welcome(Welcome::default())).unwrap();
         frames.into_iter().try_for_each(|frame| client.handle(frame).map(drop))
     };
+    let hears = |frames| asks(List::default(), frames);
     let frame = |entries: Vec<Entry>| ServerFrame::Entries(1, Entries { cursor: Bytes::new(), entries });
     let named = |name: &'static [u8]| frame(vec![entry(name)]);
     assert!(hears(vec![named(b"a/b\xff"), frame(vec![]), ServerFrame::End(1, None)]).is_ok());
@@ -157,7 +158,12 @@ fn a_listing_that_breaks_the_rules_is_found_out() {
     assert!(hears(vec![named(b""), ServerFrame::End(1, None)]).is_ok(), "a file");
     assert!(hears(vec![named(b""), named(b"a")]).is_err(), "a file with others");
     assert!(hears(vec![named(b"a"), named(b"")]).is_err(), "a file behind others");
-    assert!(hears(vec![frame(vec![Entry { kind: Kind::Folder, ..entry("") }])]).is_err());
+    let itself = || frame(vec![Entry { kind: Kind::Folder, ..entry("") }]);
+    assert!(hears(vec![itself()]).is_err(), "nobody asked for the folder itself");
+    let with_itself = || List { itself: true, ..List::default() };
+    assert!(asks(with_itself(), vec![itself(), named(b"a"), ServerFrame::End(1, None)]).is_ok());
+    assert!(asks(with_itself(), vec![itself(), itself()]).is_err(), "twice");
+    assert!(asks(with_itself(), vec![named(b"a"), itself()]).is_err(), "not first");
     assert!(hears(vec![ServerFrame::End(1, Some(Root::of(b"")))]).is_err(), "a root");
     assert!(hears(vec![ServerFrame::Data { request: 1, offset: 0, len: 1 }]).is_err(), "data");
     let other = ServerFrame::Entries(2, Entries::default());

@@ -60,6 +60,7 @@ pub(super) fn list(
             return Ok(Stretch { entries, cursor: Cursor::End.to_bytes(), is_last: true });
         }
     };
+    let is_beginning = matches!(cursor, Cursor::Beginning);
     let places = match cursor {
         Cursor::Beginning => vec![Position::beginning_of(Vec::new())],
         Cursor::End => {
@@ -69,8 +70,9 @@ pub(super) fn list(
         Cursor::Within(places) => places,
     };
     let mut lister = Lister::new(disk, name, selection, folders)?;
+    let entries = if is_beginning && selection.itself { vec![lister.itself()?] } else { Vec::new() };
     lister.resume(places)?;
-    lister.run()
+    lister.run(entries)
 }
 
 /// A folder that is being listed.
@@ -146,9 +148,16 @@ impl<'a> Lister<'a> {
         Ok(())
     }
 
-    fn run(mut self) -> Result<Stretch, ListError> {
+    /// The folder that was asked for.
+    fn itself(&self) -> Result<Entry, OpenError> {
+        let top = self.levels.first().ok_or(OpenError::NotFound)?;
+        let found = fstat(top.folder.as_fd()).map_err(open_error)?;
+        Ok(entry(Kind::Folder, &found, Bytes::new()))
+    }
+
+    fn run(mut self, mut entries: Vec<Entry>) -> Result<Stretch, ListError> {
         let deadline = Instant::now() + LIST_TIME;
-        let (mut entries, mut bytes, mut looked) = (Vec::new(), 0, 0);
+        let (mut bytes, mut looked) = (0, 0);
         while let Some(level) = self.levels.last_mut() {
             match level.folder.next(&mut self.buffer) {
                 Ok(Some(raw)) => {

@@ -121,7 +121,7 @@ fn get_folders(files: Files, options: Options, patterns: Vec<Word>) -> Result<Jo
     }
     let server = files.host.server.unwrap_or_default();
     let follow_links = options.chosen.follow_links;
-    let selection = Selection { recursive: true, follow_links, patterns: parsed(patterns)? };
+    let selection = Selection { recursive: true, follow_links, itself: true, patterns: parsed(patterns)? };
     let mut folders = Vec::new();
     let mut targets = BTreeSet::new();
     for word in &files.names {
@@ -276,7 +276,8 @@ pub(super) fn ls(
     };
     let folders = names.iter().map(asked).collect::<Result<_, ArgsError>>()?;
     let patterns = parsed(patterns)?;
-    let selection = Selection { recursive: chosen.recursive, follow_links: chosen.follow_links, patterns };
+    let Chosen { recursive, follow_links, .. } = *chosen;
+    let selection = Selection { recursive, follow_links, itself: false, patterns };
     common_job(Task::Ls(Ls { selection, is_long }), folders, common)
 }
 

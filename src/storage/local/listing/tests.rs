@@ -80,6 +80,19 @@ impl Tree {
 }
 
 #[test]
+fn the_folder_itself_comes_first_and_once_if_it_is_asked_for() {
+    let tree = tree(&["d/a", "d/b"]);
+    let selection = Selection { itself: true, ..everything() };
+    for (folder, has) in [("d", 3), ("", 4), ("d/a", 1)] {
+        let name = (!folder.is_empty()).then(|| FileName::parse(folder.as_bytes()).unwrap());
+        let first = tree.disk.list(name.as_ref(), &selection, &[]).unwrap().entries.swap_remove(0);
+        assert!(first.name.is_empty(), "{folder}");
+        assert_eq!(first.kind, if folder == "d/a" { Kind::File } else { Kind::Folder });
+        assert_eq!(tree.list(folder, &selection).len(), has, "{folder}");
+    }
+}
+
+#[test]
 fn files_and_folders_are_listed_and_nothing_of_the_servers_own() {
     use Kind::*;
     let tree = tree(&["top", "a/b/deep", "a/.oneport-2.journal", "a/.ONEPORT/x"]);
