@@ -63,7 +63,7 @@ NAMES = {
 # The shortest body of each.
 SHORTEST = {WELCOME: 0, FILE: 73, VALUES: 33, DATA: 9, END: 33, ERROR: 2, PONG: 8, WAIT: 0, ENTRIES: 2}
 PROVEN_FIRST, VALUES_ONLY = 1, 2
-RECURSIVE, FOLLOW_LINKS = 1, 2
+RECURSIVE, FOLLOW_LINKS, ITSELF = 1, 2, 4
 EXCLUDE, INCLUDE = 0, 1
 IS_FILE, IS_FOLDER, IS_LINK, IS_CLOSED = 1, 2, 3, 4
 CANCELLED = 130
@@ -553,13 +553,15 @@ class List:
         return len(body)
 
     def check(self, entry):
-        if self.entries and (not entry.name or not self.entries[0].name):
+        is_itself = self.flags & ITSELF and not self.entries and entry.kind == IS_FOLDER
+        first_is_file = self.entries and not self.entries[0].name and self.entries[0].kind == IS_FILE
+        if first_is_file or (self.entries and not entry.name):
             raise Violation("a file that was asked for has other entries beside it")
         if entry.name in self.seen:
             raise Violation(f"{entry.name!r} comes twice")
         self.seen.add(entry.name)
         if not entry.name:
-            if entry.kind != IS_FILE:
+            if entry.kind != IS_FILE and not is_itself:
                 raise Violation("an empty name for what is no file")
             return
         parts = entry.name.split(b"/")
@@ -985,7 +987,7 @@ def check_page(checks, page):
     ranged = Get(name, PROVEN_FIRST, [(BLOCK, 1)], have=BLOCK, transfer=bytes(range(1, 17)),
                  identity=bytes(range(0x11, 0x21)))  # fmt: skip
     checks.equal("get-range", ranged.encode(2), examples["get-range"])
-    listed = List(name, RECURSIVE | FOLLOW_LINKS, [(INCLUDE, b"a*b"), (EXCLUDE, b"*")], cursor=b"\xaa\xbb")
+    listed = List(name, RECURSIVE | FOLLOW_LINKS | ITSELF, [(INCLUDE, b"a*b"), (EXCLUDE, b"*")], cursor=b"\xaa\xbb")
     checks.equal("list", listed.encode(1), examples["list"])
     listed.take(ENTRIES, examples["entries"][9:])
     checks.equal("entries", [(entry.name, entry.kind, entry.size, entry.sparse) for entry in listed.entries],
