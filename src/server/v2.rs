@@ -18,24 +18,27 @@ use tokio::time::{Instant, sleep_until};
 use super::Context;
 use super::end::End;
 use super::wire::Wire;
-use crate::codec::v2::{ClientFrame, File, Hello, RequestId, TransferId};
+use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
-use crate::exchange::{Ask, Opened, Output, Responder};
-use crate::limits::{V2_BATCH, V2_FILL, V2_GATHER, V2_HELD_MAX, V2_ROOM_MAX, V2_ROOM_MIN};
+use crate::exchange::{Ask, Responder};
+use crate::limits::{V2_BATCH, V2_GATHER, V2_ROOM_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::names::FileName;
 use crate::service::accounts::Account;
 use crate::service::digests::HashError;
 use crate::service::listing::ListingError;
-use crate::service::small::{Lane, Reading, Small};
+use crate::service::small::{Lane, Reading};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
-use crate::storage::StoredFile;
-use crate::tree::{Root, Tree, Value};
+use crate::tree::{Tree, Value};
 
 mod listing;
+mod opening;
+mod sending;
 
 use listing::Listing;
+use opening::Opening;
+use sending::Whole;
 
 /// The one text with which a name is refused, whatever the reason.
 const NO_SUCH_FILE: &str = "there is no such file";
@@ -143,23 +146,6 @@ struct Connection<'a> {
     /// Files and accounts of requests that have ended: the next one of the same transfer finds them
     /// as they were.
     held: VecDeque<Work>,
-}
-
-/// A small file that goes out as a whole.
-struct Whole {
-    name: FileName,
-    size: u64,
-    root: Root,
-}
-
-/// What is to be opened for a request.
-struct Opening {
-    request: RequestId,
-    name: FileName,
-    token: Option<versions::Token>,
-    transfer: Option<(TransferId, u64)>,
-    /// The largest file that may be sent as a whole.
-    small: Option<u64>,
 }
 
 /// What has come in.
@@ -318,51 +304,6 @@ impl Connection<'_> {
         Some(Arc::clone(&work.version))
     }
 
-    /// Sends a small file as a whole if that is wanted and can be; else opens it.
-    fn read(&mut self, opening: Opening, lane: &mut Lane) {
-        let Some(most) = opening.small else { return self.open(opening, None) };
-        let service = &self.context.service;
-        match service.read_now(&opening.name, most, lane) {
-            Ok(Reading::Whole(small)) => self.send_whole(opening, &small, lane.bytes()),
-            Ok(Reading::Open(file)) => self.open(opening, Some(file)),
-            Ok(Reading::Cold) => {
-                let (request, service) = (opening.request, service.clone());
-                let handle = self.running.spawn_blocking(move || {
-                    let mut bytes = Vec::new();
-                    let read = service.read_cold(&opening.name, most, &mut bytes);
-                    Done::Read(opening, bytes, read)
-                });
-                self.works.insert(request, Slot { running: vec![handle], ..Slot::default() });
-            }
-            Err(error) => self.unopened(opening.request, &opening.name, error),
-        }
-    }
-
-    /// Sends a small file as a whole, unless another version is wanted, or other parts.
-    fn send_whole(&mut self, opening: Opening, small: &Small, bytes: &[u8]) {
-        let Small { size, modified, mode, token, root } = *small;
-        let file = File { size, modified, mode, token: *token.as_bytes(), root: Some(root) };
-        let is_wanted = opening.token.is_none_or(|wanted| wanted == token);
-        if is_wanted && self.responder.whole(opening.request, &file, bytes, &mut self.output) {
-            self.whole.push(Whole { name: opening.name, size, root });
-        } else {
-            self.open(opening, None);
-        }
-    }
-
-    fn open(&mut self, opening: Opening, file: Option<StoredFile>) {
-        let Opening { request, name, token, transfer, .. } = opening;
-        self.works.insert(request, Slot::default());
-        let service = self.context.service.clone();
-        self.start(
-            request,
-            Box::pin(async move {
-                let opened = service.open_version(&name, token, file).await;
-                Done::Opened(request, name, transfer, opened)
-            }),
-        );
-    }
-
     /// Does a piece of work: at once if nothing has to be waited for, else beside this task.
     fn start(&mut self, request: RequestId, mut work: Running) {
         match work.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
@@ -404,70 +345,6 @@ impl Connection<'_> {
         }
     }
 
-    /// A small file was read from the disk, or something else was found.
-    fn read_beside(&mut self, opening: Opening, bytes: &[u8], read: Result<Reading, ServiceError>) {
-        if self.works.remove(&opening.request).is_none() {
-            // Nobody wants it any more.
-            return;
-        }
-        match read {
-            Ok(Reading::Whole(small)) => self.send_whole(opening, &small, bytes),
-            Ok(Reading::Open(file)) => self.open(opening, Some(file)),
-            Ok(Reading::Cold) => self.open(opening, None),
-            Err(error) => self.unopened(opening.request, &opening.name, error),
-        }
-    }
-
-    fn opened(
-        &mut self,
-        request: RequestId,
-        name: &FileName,
-        transfer: Option<(TransferId, u64)>,
-        opened: Result<Arc<Version>, ServiceError>,
-    ) {
-        let Some(slot) = self.works.get_mut(&request) else { return };
-        let service = &self.context.service;
-        let version = match opened {
-            Ok(version) => version,
-            Err(error) => return self.unopened(request, name, error),
-        };
-        let tree = version.tree();
-        let (size, modified, mode) = (version.size(), version.modified(), version.mode());
-        let account = transfer.map(|(transfer, have)| service.account(self.peer, transfer, name, size, have));
-        if account.is_none() {
-            service.tell(&Event::Requested { peer: self.peer, name: name.as_bytes() });
-        }
-        let token = *version.token().as_bytes();
-        let work = Work { version, account };
-        slot.work = Some(work.clone());
-        self.hold(work);
-        if let Some(tree) = &tree {
-            self.proven(request, tree);
-        }
-        let opened = Opened { file: File { size, modified, mode, token, root: None }, tree };
-        self.responder.opened(request, opened, Instant::now().into_std());
-    }
-
-    /// Says that a file cannot be had, and the log why.
-    fn unopened(&mut self, request: RequestId, name: &FileName, error: ServiceError) {
-        let (code, cause) = match &error {
-            ServiceError::Refused(cause) => return self.refuse(request, name.as_bytes(), &cause.to_string()),
-            ServiceError::TooLarge(_) => (Code::Limit, error.to_string()),
-            ServiceError::Unavailable(_) => (Code::LocalIo, error.to_string()),
-        };
-        self.context.service.tell(&Event::Unavailable { peer: self.peer, name, cause: &cause });
-        self.responder.refused(request, code, &cause);
-    }
-
-    /// Keeps the file and the account of a request for the requests after it.
-    fn hold(&mut self, work: Work) {
-        self.held.retain(|held| !held.is_same(&work));
-        self.held.push_back(work);
-        if self.held.len() > V2_HELD_MAX {
-            self.held.pop_front();
-        }
-    }
-
     fn account(&self, request: RequestId) -> Option<&Arc<Account>> {
         self.works.get(&request)?.work.as_ref()?.account.as_ref()
     }
@@ -480,12 +357,6 @@ impl Connection<'_> {
                 account.proven(tree.root());
             }
         }
-    }
-
-    fn refuse(&mut self, request: RequestId, name: &[u8], cause: &str) {
-        self.context.service.tell(&Event::Requested { peer: self.peer, name });
-        self.context.service.tell(&Event::Refused { peer: self.peer, name, cause });
-        self.responder.refused(request, Code::NotFound, NO_SUCH_FILE);
     }
 
     fn fail(&mut self, request: RequestId, code: Code, text: &str) {
@@ -513,112 +384,4 @@ impl Connection<'_> {
             });
         }
     }
-
-    /// Sends what is due: all frames that there are, or one frame of a large file; `true` if anything
-    /// was sent.
-    async fn send(&mut self, wire: &mut Wire) -> Result<bool, End> {
-        // At least once, so that small files do not keep a large one waiting.
-        let mut is_first = true;
-        while std::mem::take(&mut is_first) || self.has_room() {
-            match self.responder.next(Instant::now().into_std()) {
-                None => break,
-                Some(Output::Frames(frames)) => self.output.extend_from_slice(&frames),
-                Some(Output::Data { request, head, offset, len, ends_block }) => {
-                    let Some(work) = self.works.get(&request).and_then(|slot| slot.work.as_ref()) else {
-                        continue;
-                    };
-                    if ends_block && !matches!(work.version.is_unchanged(), Ok(true)) {
-                        self.fail(request, Code::SourceChanged, CHANGED);
-                        continue;
-                    }
-                    if let Some(small) = work.version.small() {
-                        self.output.extend_from_slice(&head);
-                        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-                        let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
-                        self.output.extend_from_slice(small.get(start..end).unwrap_or_default());
-                        if let Some(account) = &work.account {
-                            account.advance(len);
-                        }
-                        continue;
-                    }
-                    let file = Arc::clone(work.version.file());
-                    match Wire::warm(&file, offset, len).await {
-                        Ok(()) => self.output.extend_from_slice(&head),
-                        Err(error) => {
-                            self.fail(request, Code::LocalIo, &error.to_string());
-                            continue;
-                        }
-                    }
-                    self.send_data(wire, request, offset, len).await?;
-                    return Ok(true);
-                }
-            }
-        }
-        if self.output.is_empty() {
-            return Ok(false);
-        }
-        self.write(wire, false).await?;
-        Ok(true)
-    }
-
-    /// Sends what was gathered; with `more` something follows at once.
-    async fn write(&mut self, wire: &mut Wire, more: bool) -> Result<(), End> {
-        wire.write_all(&self.output, more).await?;
-        self.output.clear();
-        for Whole { name, size, root } in self.whole.drain(..) {
-            self.context.service.tell(&Event::Sent { peer: self.peer, name: &name, size, root });
-        }
-        Ok(())
-    }
-
-    /// Sends the bytes of a DATA frame, whose head is the end of the output. What the file cannot give
-    /// any more is filled up, and the request ends.
-    async fn send_data(
-        &mut self,
-        wire: &mut Wire,
-        request: RequestId,
-        offset: u64,
-        len: u64,
-    ) -> Result<(), End> {
-        self.write(wire, true).await?;
-        let Some(Work { version, account }) = self.works.get(&request).and_then(|slot| slot.work.as_ref())
-        else {
-            return Ok(());
-        };
-        let mut done = 0;
-        while done < len {
-            match wire.send_file(version.file(), offset + done, len - done).await {
-                Ok(0) => break,
-                Ok(sent) => {
-                    done += sent;
-                    if let Some(account) = account {
-                        account.advance(sent);
-                    }
-                }
-                Err(super::wire::WireEnd::File(error)) => {
-                    let text = format!("the file cannot be read: {error}");
-                    fill(wire, len - done).await?;
-                    self.fail(request, Code::LocalIo, &text);
-                    return Ok(());
-                }
-                Err(end) => return Err(end.into()),
-            }
-        }
-        if done < len {
-            fill(wire, len - done).await?;
-            self.fail(request, Code::SourceChanged, CHANGED);
-        }
-        Ok(())
-    }
-}
-
-/// Sends zeros in place of bytes that are not there: the frame that was begun has to be ended.
-async fn fill(wire: &mut Wire, mut count: u64) -> Result<(), End> {
-    const ZEROS: [u8; V2_FILL] = [0; V2_FILL];
-    while count > 0 {
-        let part = usize::try_from(count).unwrap_or(V2_FILL).min(V2_FILL);
-        wire.write_all(&ZEROS[..part], false).await?;
-        count -= part as u64;
-    }
-    Ok(())
 }
