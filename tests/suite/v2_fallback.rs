@@ -16,8 +16,8 @@ use crate::scripted::{Scripted, answer, until_gone};
 use crate::serving::{Site, wait_settled};
 use crate::v2_peer::{self, HELLO, MIB, Speaker, server_that_stops, welcome};
 
-/// Frames of an answer that hold FILE, values and two whole blocks.
-const TWO_BLOCKS: usize = 4;
+/// Frames of an answer that hold FILE and at least two whole blocks, of which each is four frames.
+const TWO_BLOCKS: usize = 12;
 const SAVED: &str = "client_downloads/f";
 
 /// What a server does with a hello that it does not understand.

@@ -19,6 +19,9 @@ pub(crate) const MIB: usize = 1 << 20;
 /// A window that is never used up.
 const WIDE: u64 = 1 << 62;
 const CHUNK: usize = 64 << 10;
+/// Bytes of DATA in a frame of a scripted server: a server may send less at a time than it could, and a
+/// block of several frames has places between them.
+const DATA_MAX: u64 = 256 << 10;
 
 /// How a hello begins.
 pub(crate) const HELLO: &str = "?oneport/2?";
@@ -51,6 +54,7 @@ fn identity_of(root: Root) -> Token {
 pub(crate) fn answer(frame: &ClientFrame, data: &[u8], root_known: bool) -> Vec<Vec<u8>> {
     let (tree, now) = (tree_of(data), Instant::now());
     let mut responder = Responder::new(WIDE);
+    responder.limit_data(DATA_MAX);
     let _welcome = responder.next(now);
     if responder.handle(frame.clone(), now).is_err() {
         return Vec::new();
