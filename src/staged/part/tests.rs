@@ -1,8 +1,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use super::super::StagedFile;
 use super::super::beside::{JOURNAL, NEW_JOURNAL, PART, hidden_name};
+use super::super::{Replace, StagedFile};
 use super::*;
 use crate::error::Code;
 use crate::tree::{BLOCK_LEN, BlockHash, Root};

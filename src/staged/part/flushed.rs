@@ -1,0 +1,96 @@
+//! What was received is flushed, in between and in the end, and gets its name.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::PoisonError;
+
+use super::Part;
+use crate::fileops;
+use crate::staged::beside::{self, failed};
+use crate::staged::journal::Record;
+use crate::staged::{Replace, StageError};
+
+impl Part {
+    /// Flushes what has been recorded and says so in the journal; does nothing if that is nothing new,
+    /// or without `sync`. Others may write and record meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// If the disk refuses. After a failed flush nothing more can be recorded or committed.
+    pub fn sync_point(&self) -> Result<(), StageError> {
+        self.sync_point_by(|| fileops::sync_data(&self.file))
+    }
+
+    pub(super) fn sync_point_by(&self, flush: impl FnOnce() -> io::Result<()>) -> Result<(), StageError> {
+        if !self.sync {
+            return Ok(());
+        }
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (records, named) = {
+            let state = self.state();
+            self.usable(&state)?;
+            match &state.log {
+                Some(log) if state.recorded > state.covered => (log.records(), state.named),
+                _ => return Ok(()),
+            }
+        };
+        self.trusted(flush().map_err(failed("flush", &self.target)))?;
+        if !named {
+            self.trusted(beside::sync_folders(&self.target, &self.made))?;
+        }
+        let journal = {
+            let mut state = self.state();
+            let log = self.log(&mut state)?;
+            log.append(Record::Synced { covered: records }).map_err(failed("write", &self.journal))?;
+            let journal = log.file();
+            (state.covered, state.named) = (records, true);
+            journal
+        };
+        self.trusted(fileops::sync_data(&journal).map_err(failed("flush", &self.journal)))
+    }
+
+    /// Gives the file its name and removes the journal; flushes the file first, and its folder after,
+    /// with `sync`.
+    ///
+    /// # Errors
+    /// If that fails the target is as it was, and what was received is kept, except after a failed
+    /// flush. Only if flushing the folder fails does the target hold the new file already, though a
+    /// power cut might undo that.
+    pub fn commit(mut self, replace: Replace) -> Result<(), StageError> {
+        self.usable(&self.state())?;
+        beside::adopt_permissions(&self.file, &self.path, &self.target)?;
+        if self.sync {
+            self.trusted(fileops::sync_file(&self.file).map_err(failed("flush", &self.target)))?;
+        }
+        beside::rename_to_target(&self.path, &self.target, replace)?;
+        self.committed = true;
+        self.remove_own_journal();
+        if self.sync {
+            beside::sync_folders(&self.target, &self.made)?;
+        }
+        Ok(())
+    }
+
+    /// Removes the journal after the part has gone. From then on the next receiver may be at work,
+    /// so it is looked whose journal it is; one that stays is of a file that is no part any more.
+    fn remove_own_journal(&self) {
+        let state = self.state();
+        let Some(log) = &state.log else { return };
+        let own = log.file().metadata().map(|found| (found.dev(), found.ino())).ok();
+        let named = self.journal.symlink_metadata().map(|found| (found.dev(), found.ino())).ok();
+        if own.is_some() && own == named {
+            let _ = fileops::remove_file(&self.journal);
+        }
+    }
+
+    /// Passes the outcome of a flush on; after a failed one the journal is worth nothing.
+    pub(super) fn trusted(&self, flushed: Result<(), StageError>) -> Result<(), StageError> {
+        flushed.inspect_err(|_| {
+            self.state().distrusted = true;
+            // If that fails too, the part is removed when it is dropped.
+            if let Ok(Some(journal)) = beside::open_journal(&self.journal) {
+                let _ = fileops::truncate(&journal);
+                let _ = fileops::sync_file(&journal);
+            }
+        })
+    }
+}
