@@ -80,12 +80,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Fetch one or more files
+    /// Fetch files, or whole folders with -r
     Get {
         #[command(flatten)]
         host: Host,
 
-        /// Names of the files on the server, or oneport://HOST:PORT/NAME
+        /// Names of files on the server (with -r, of folders; . is all that is served), or
+        /// oneport://HOST:PORT/NAME
         #[arg(required_unless_present = "files_from", value_name = "NAME")]
         names: Vec<OsString>,
 
@@ -173,7 +174,7 @@ struct Files {
 /// What of a folder is meant.
 #[derive(Debug, Args)]
 struct Chosen {
-    /// Also what is in the folders in it, and so on
+    /// Folders with all that is in them, at any depth
     #[arg(short, long)]
     recursive: bool,
 
@@ -194,7 +195,8 @@ struct Chosen {
 /// Where files are, or are to be.
 #[derive(Debug, Args)]
 struct Place {
-    /// This file, or the file of that name in this folder; with get, - is standard output
+    /// This file, or the file of that name in this folder; with get -r, this folder; with get, - is
+    /// standard output
     #[arg(short, long, value_name = "PATH", conflicts_with = "directory")]
     output: Option<PathBuf>,
 
@@ -224,7 +226,7 @@ struct Options {
         value_parser = clap::value_parser!(u64).range(1..=V2_LINKS_MAX))]
     connections: u64,
 
-    /// Most bytes per second of a file, over all its connections; 0 means no limit [default: 0]
+    /// Most bytes per second of a file or folder, over all its connections; 0 means no limit [default: 0]
     #[arg(long, value_name = "RATE")]
     limit_rate: Option<Rate>,
 
@@ -302,7 +304,7 @@ enum ProtocolArg {
 enum OverwriteArg {
     /// Keep it, and fail
     Never,
-    /// Replace it if it differs from the server's
+    /// Replace it if it differs from the server's; with -r and --files-from: in size or time
     Different,
     /// Replace it
     Always,
@@ -344,6 +346,7 @@ pub(crate) fn command() -> clap::Command {
     Cli::command()
         .override_usage(
             "client [OPTIONS] <FILE> [HOST [PORT]]\n       client get|stat|verify [-s HOST[:PORT]] [OPTIONS] <NAME>...\n       \
+             client get -r [-s HOST[:PORT]] [OPTIONS] <FOLDER>...\n       \
              client ls [-s HOST[:PORT]] [OPTIONS] [NAME]...\n       \
              client ping [-s HOST[:PORT]]",
         )

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use oneport::client::{Backoff, Protocol, Target};
@@ -95,6 +96,23 @@ fn output_means_a_file_a_folder_or_standard_output() {
     assert_eq!(target("other"), Target::File("other".into()));
     assert_eq!(target("-"), Target::Stdout);
     assert_eq!(target("/dev/null"), Target::Stream("/dev/null".into()));
+}
+
+#[test]
+fn the_output_of_one_folder_is_that_folder_whether_it_is_there_or_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let there = dir.path().to_str().unwrap();
+    let target = |words: &[&str]| match parse_words(words).unwrap().task {
+        Task::GetFolders(mut folders) => folders.pop().unwrap().target,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(target(&["get", "-r", "a/b", "-o", "new"]), Path::new("new"));
+    assert_eq!(target(&["get", "-r", "a/b", "-o", there]), dir.path(), "the same command goes on");
+    assert_eq!(target(&["get", "-r", "a/b", "-o", &format!("{there}/")]), dir.path().join("b"));
+    assert_eq!(target(&["get", "-r", "a/b", "c", "-o", there]), dir.path().join("c"));
+    assert_eq!(target(&["get", "-r", "a/b"]), Path::new("client_downloads/b"));
+    assert_eq!(target(&["get", "-r", "."]), Path::new("client_downloads"));
+    wrong(&["get", "-r", "a", "b", "-o", "new"], "-o DIR/");
 }
 
 #[test]

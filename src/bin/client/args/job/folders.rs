@@ -59,12 +59,17 @@ pub(super) fn get_folders(files: Files, options: Options, patterns: Vec<Word>) -
     let selection = Selection { recursive: true, follow_links, itself: true, patterns: parsed(patterns)? };
     let mut folders = Vec::new();
     let mut targets = BTreeSet::new();
+    let is_only = files.names.len() == 1;
     for word in &files.names {
         let (server, name) = folder(word, &server)?;
-        let target = match name.as_slice() {
+        let target = match (name.as_slice(), &options.place.output) {
             // All that is served has no name of its own.
-            b"" => options.place.output.clone().unwrap_or_else(|| options.place.directory.clone()),
-            name => match target(name, &options.place, files.names.len() > 1)? {
+            (b"", output) => output.clone().unwrap_or_else(|| options.place.directory.clone()),
+            // It means the same when the folder is there, so that the same command goes on with it.
+            (_, Some(path)) if is_only && path.is_dir() && !path.as_os_str().as_bytes().ends_with(b"/") => {
+                path.clone()
+            }
+            (name, _) => match target(name, &options.place, !is_only)? {
                 Target::File(path) => path,
                 Target::Stream(_) | Target::Stdout => return wrong("a folder can only be saved as a folder"),
             },
