@@ -11,6 +11,8 @@ file in memory.
     reader_v2.py HOST PORT many NAME...             all of them at once over one connection
     reader_v2.py HOST PORT list NAME [--recursive] [--links] [--exclude PATTERN]... [--cut N]
                                                     N: a new connection after every N frames
+    reader_v2.py HOST PORT tree NAME [--flight N] [--cut N] ...
+                                                    all files of a folder, N of them under way at a time
     reader_v2.py HOST PORT ping
     reader_v2.py HOST PORT cancel NAME              takes some bytes, cancels, asks something else
     reader_v2.py vectors docs/protocol.md           checks itself against the page's examples
@@ -754,10 +756,14 @@ def run_get(options):
     sys.stdout.flush()
 
 
-def run_list(options):
-    flags = (RECURSIVE if options.recursive else 0) | (FOLLOW_LINKS if options.links else 0)
+def new_list(options, flags):
+    flags |= FOLLOW_LINKS if options.links else 0
     patterns = [(EXCLUDE, os.fsencode(pattern)) for pattern in options.exclude]
-    request = List(options.names[0], flags, patterns, options.window)
+    return List(options.names[0], flags, patterns, options.window)
+
+
+def run_list(options):
+    request = new_list(options, RECURSIVE if options.recursive else 0)
     while not request.done:
         connection = connect(options)
         request.credit, stop = options.window, request.frames + options.cut
@@ -768,6 +774,75 @@ def run_list(options):
     if request.error is not None:
         raise request.error
     say(request.facts())
+
+
+class Tree:
+    """A folder that is listed, and whose files are fetched while it is."""
+
+    def __init__(self, options):
+        self.options, self.top = options, options.names[0]
+        self.listing = new_list(options, RECURSIVE)
+        self.taken, self.waiting, self.files, self.refused = 0, [], {}, {}
+        self.most, self.connections = 0, 0
+
+    def remote(self, name):
+        """What the server calls a file of the listing."""
+        return b"/".join(part for part in (self.top, name) if part)
+
+    def work(self):
+        """Goes on over one connection, until all is there or the connection is to be cut."""
+        connection, under_way, frames = connect(self.options), {}, 0
+        self.connections += 1
+        if self.listing.done:
+            connection.open()
+        else:
+            self.listing.credit = self.options.window
+            connection.open(self.listing)
+        at_once = min(self.options.flight, connection.requests_max)
+        while self.waiting or connection.flying:
+            while self.waiting and len(connection.flying) < at_once:
+                name = self.waiting.pop(0)
+                request = Get(self.remote(name), window=self.options.window)
+                under_way[connection.ask(request)] = name, request
+            self.most = max(self.most, len(connection.flying))
+            number = connection.step()
+            self.find()
+            if number in under_way and under_way[number][1].done:
+                self.settle(*under_way.pop(number))
+            frames += 1
+            if frames == self.options.cut:
+                break
+        connection.stream.close()
+        # What had not come to its end is asked for again.
+        self.waiting = [name for name, _ in under_way.values()] + self.waiting
+
+    def find(self):
+        """Notes what the listing has brought."""
+        new = self.listing.entries[self.taken :]
+        self.taken += len(new)
+        self.waiting += [entry.name for entry in new if entry.kind == IS_FILE]
+
+    def settle(self, name, request):
+        if request.error is not None:
+            self.refused[name.hex()] = request.error.code
+            return
+        if not request.proven:
+            raise NotProven(f"nothing proves {name!r}")
+        file, data = request.file, request.content()
+        self.files[name.hex()] = {
+            "size": len(data), "md5": hashlib.md5(data).hexdigest(), "mode": file.mode,
+            "seconds": file.seconds, "nanoseconds": file.nanoseconds,
+        }  # fmt: skip
+
+
+def run_tree(options):
+    tree = Tree(options)
+    while not tree.listing.done or tree.waiting:
+        tree.work()
+    if tree.listing.error is not None:
+        raise tree.listing.error
+    say({"files": tree.files, "refused": tree.refused, "entries": len(tree.listing.entries), "most": tree.most,
+         "connections": tree.connections})  # fmt: skip
 
 
 def run_values(options):
@@ -1136,7 +1211,7 @@ def parse_range(text):
 def parse_arguments(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = {"stat": run_stat, "get": run_get, "values": run_values, "many": run_many, "ping": run_ping,
-                "cancel": run_cancel, "list": run_list}  # fmt: skip
+                "cancel": run_cancel, "list": run_list, "tree": run_tree}  # fmt: skip
     parser.add_argument("host")
     parser.add_argument("port", type=int)
     parser.add_argument("command", choices=commands)
@@ -1148,9 +1223,10 @@ def parse_arguments(arguments):
     parser.add_argument("--window", type=int, default=WINDOW_DEFAULT, help="bytes of DATA under way")
     parser.add_argument("--segment", type=int, default=1 << 16, help="most bytes to receive at a time")
     parser.add_argument("--recursive", action="store_true", help="list: also what is in folders in it")
-    parser.add_argument("--links", action="store_true", help="list: follow links to folders")
-    parser.add_argument("--exclude", action="append", default=[], help="list: a pattern")
-    parser.add_argument("--cut", type=int, default=0, help="list: a new connection after so many frames")
+    parser.add_argument("--links", action="store_true", help="list, tree: follow links to folders")
+    parser.add_argument("--exclude", action="append", default=[], help="list, tree: a pattern")
+    parser.add_argument("--cut", type=int, default=0, help="list, tree: a new connection after so many frames")
+    parser.add_argument("--flight", type=int, default=200, help="tree: requests under way at a time")
     parser.add_argument("--need", action="append", default=[], help="a capability")
     parser.add_argument("--no-first", action="store_true", help="no request in the hello")
     parser.add_argument("--have", type=int, default=0)

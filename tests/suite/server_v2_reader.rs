@@ -334,3 +334,48 @@ fn a_folder_is_listed_as_the_page_says_on_one_connection_or_on_many() {
     let linked = reader.facts(&["list", "small", "--recursive", "--links"]).unwrap();
     assert_eq!(linked["entries"].as_object().unwrap().len(), 3000 + 30 + 3);
 }
+
+#[test]
+fn a_folder_is_fetched_while_it_is_listed_with_hundreds_of_requests_in_flight_and_over_cuts() {
+    const FLIGHT: u64 = 200;
+    let site = Site::new();
+    let mut files = Vec::new();
+    for folder in 0..12 {
+        for file in 0..50 {
+            let name = format!("{folder}/file {file}").into_bytes();
+            files.push((name, noise(folder * 100 + file, 37 * file as usize)));
+        }
+    }
+    files.push((b"deep/er/caf\xe9".to_vec(), b"not UTF-8".to_vec()));
+    files.push((b"large".to_vec(), noise(1000, MIB + 5)));
+    for (name, data) in &files {
+        site.file(OsStr::from_bytes(&[b"tree/", &name[..]].concat()), data);
+    }
+    site.file("beside", b"not of this folder");
+    std::fs::create_dir(site.root("tree/empty")).unwrap();
+    std::os::unix::fs::symlink("deep/er/caf\u{e9}", site.root("tree/nowhere")).unwrap();
+    let server = site.serve(&["--hash-ahead", "0"]);
+    let test = "a_folder_is_fetched_while_it_is_listed_with_hundreds_of_requests_in_flight_and_over_cuts";
+    let reader = Reader::of(test, &server);
+    for options in [&[][..], &["--cut", "150"], &["--window", "1000", "--segment", "997"]] {
+        let Some(facts) = reader.facts(&[&["tree", "tree"], options].concat()) else { return };
+        let found = facts["files"].as_object().unwrap();
+        assert_eq!((found.len(), &facts["refused"]), (files.len(), &serde_json::json!({})), "{options:?}");
+        for (name, data) in &files {
+            let hex: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(found[&hex]["md5"], Md5::of(data).to_string(), "{options:?}: {}", name.escape_ascii());
+        }
+        assert_eq!(facts["entries"].as_u64().unwrap() as usize, files.len() + 12 + 3, "{options:?}");
+        assert_eq!(facts["most"], FLIGHT, "{options:?}");
+        let was_cut = options.contains(&"--cut");
+        assert_eq!(
+            facts["connections"].as_u64().unwrap() > 5,
+            was_cut,
+            "{options:?}: {}",
+            facts["connections"]
+        );
+    }
+    // A file is a folder with nothing but itself in it.
+    let one = reader.facts(&["tree", "tree/large"]).unwrap();
+    assert_eq!(one["files"][""]["size"], MIB + 5);
+}
