@@ -28,8 +28,9 @@ const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(40);
 const ROUNDS: u32 = 2;
 /// Size of the file whose transfer is measured: zeros that take no room.
 const SIZE: u64 = 256 << 20;
-/// How often the speed without and beside them is compared.
+/// How often the speed without and beside them is compared, at least, and where it seems to differ.
 const SPEED_ROUNDS: usize = 7;
+const SPEED_ROUNDS_MAX: usize = 28;
 /// Transfers of which each time the fastest one counts.
 const TRANSFERS: usize = 5;
 /// Least speed beside them, of the speed without.
@@ -151,14 +152,20 @@ fn beside_ten_thousand_idle_connections_a_transfer_keeps_its_speed() {
     transfer(&server, &mut buffer);
     // In turn, so that a machine that changes its speed does so for both.
     let (mut without, mut beside) = (Duration::MAX, Duration::MAX);
-    for _ in 0..SPEED_ROUNDS {
+    let mut ratio = 0.0;
+    for round in 1..=SPEED_ROUNDS_MAX {
         without = without.min(fastest_transfer(&server, &mut buffer));
         let idle = connect_idle(&server, count);
         beside = beside.min(fastest_transfer(&server, &mut buffer));
         disconnect(idle);
         server.descriptors_at_rest();
+        ratio = without.as_secs_f64() / beside.as_secs_f64();
+        // Both times only get less, down to what they are on a quiet machine: more rounds tell a busy machine
+        // from a server that is slower beside them, which it stays.
+        if round >= SPEED_ROUNDS && ratio >= SPEED_MIN {
+            break;
+        }
     }
-    let ratio = without.as_secs_f64() / beside.as_secs_f64();
     println!("{ratio:.3} of the speed beside {count} idle connections: {without:?}, {beside:?}");
     assert!(
         ratio >= SPEED_MIN,
