@@ -1,5 +1,7 @@
 //! A listing as it arrives: whether each entry is one that an honest server sends.
 
+use bytes::Bytes;
+
 use crate::codec::WireError;
 use crate::codec::v2::{Entries, List};
 use crate::listing::Kind;
@@ -12,6 +14,8 @@ pub(super) struct Listing {
     with_itself: bool,
     /// What was asked for is itself a file: nothing more may come.
     is_file: bool,
+    /// Where the last frame ended.
+    cursor: Bytes,
 }
 
 impl Listing {
@@ -21,6 +25,11 @@ impl Listing {
 
     /// Looks at what has arrived.
     pub(super) fn take(&mut self, entries: &Entries) -> Result<(), WireError> {
+        // Whoever came back with it would hear the same again; and so does whoever stays.
+        if entries.cursor == self.cursor {
+            return Err(WireError::Order("a listing does not come on"));
+        }
+        self.cursor = entries.cursor.clone();
         for entry in &entries.entries {
             if entry.check_name().is_err() {
                 return Err(WireError::Frame("a listing names what cannot be in the folder"));

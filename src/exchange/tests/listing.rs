@@ -149,7 +149,10 @@ fn a_listing_that_breaks_the_rules_is_found_out() {
         frames.into_iter().try_for_each(|frame| client.handle(frame).map(drop))
     };
     let hears = |frames| asks(List::default(), frames);
-    let frame = |entries: Vec<Entry>| ServerFrame::Entries(1, Entries { cursor: Bytes::new(), entries });
+    let frame = |entries: Vec<Entry>| {
+        let cursor = Bytes::from(format!("{entries:?}"));
+        ServerFrame::Entries(1, Entries { cursor, entries })
+    };
     let named = |name: &'static [u8]| frame(vec![entry(name)]);
     assert!(hears(vec![named(b"a/b\xff"), frame(vec![]), ServerFrame::End(1, None)]).is_ok());
     for name in [&b"/a"[..], b"..", b"a/../b", b"a//b", b"./a", b"a\0", b".oneport", b"x/.oneport-1.part"] {
@@ -166,6 +169,8 @@ fn a_listing_that_breaks_the_rules_is_found_out() {
     assert!(asks(with_itself(), vec![named(b"a"), itself()]).is_err(), "not first");
     assert!(hears(vec![ServerFrame::End(1, Some(Root::of(b"")))]).is_err(), "a root");
     assert!(hears(vec![ServerFrame::Data { request: 1, offset: 0, len: 1 }]).is_err(), "data");
+    assert!(hears(vec![named(b"a"), named(b"b"), named(b"b")]).is_err(), "the same place again");
+    assert!(hears(vec![ServerFrame::Entries(1, Entries::default())]).is_err(), "the beginning again");
     let other = ServerFrame::Entries(2, Entries::default());
     assert!(hears(vec![other]).is_err(), "another request");
     let mut client = Requester::new();
@@ -180,7 +185,7 @@ fn a_cancelled_listing_may_not_go_on_for_ever() {
     let _ = client.list(List::default());
     client.handle(ServerFrame::Welcome(Welcome::default())).unwrap();
     client.cancel(1).unwrap();
-    let many = Entries { cursor: Bytes::new(), entries: vec![entry(vec![b'x'; 200]); 200] };
+    let many = Entries { cursor: Bytes::from_static(b"c"), entries: vec![entry(vec![b'x'; 200]); 200] };
     let frames = V2_WINDOW / many.body_len() + 2;
     let mut hear = || client.handle(ServerFrame::Entries(1, many.clone()));
     assert!((0..frames - 2).all(|_| matches!(hear(), Ok(Heard::Nothing))));
