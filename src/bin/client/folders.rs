@@ -132,6 +132,7 @@ impl Reporter<'_> {
         if state.failed.len() < FAILED_SHOWN {
             state.failed.push(shown(name).to_string());
         }
+        state.total.file(name);
         state.total.say(&format!("client: {}: {error}", shown(name)));
         if self.job.json {
             write_result(&json::folder_file_failed(self.folder, name, error), false);

@@ -28,7 +28,7 @@ pub(crate) trait Total: Send {
     fn total(&mut self, totals: &Totals);
     /// So many bytes of a large file are here.
     fn progress(&mut self, name: &[u8], done: u64, size: u64);
-    /// A file is here.
+    /// A file is here, or will not be.
     fn file(&mut self, name: &[u8]);
     /// A line that must be seen, in between.
     fn say(&mut self, line: &str);

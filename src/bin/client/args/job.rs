@@ -100,6 +100,9 @@ fn get_job(
         common,
         ..
     } = options;
+    if matches!((protocol, &task), (ProtocolArg::V1, Task::GetFolders(_))) {
+        return wrong("version 1 fetches one file at a time; leave --protocol v1 out");
+    }
     let limit_rate = limit_rate.map(|Rate(rate)| rate).filter(|&rate| rate > 0);
     if limit_rate.is_some_and(|rate| rate < CLIENT_RATE_MIN) {
         return wrong(&format!(

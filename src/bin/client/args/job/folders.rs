@@ -54,21 +54,28 @@ pub(super) fn get_folders(files: Files, options: Options, patterns: Vec<Word>) -
     if options.checksum.is_some() {
         return wrong("--checksum is that of one file, and no folder has one");
     }
-    let server = files.host.server.unwrap_or_default();
+    match options.place.output.as_deref() {
+        Some(path) if path == Path::new("-") => return wrong("a folder can only be saved as a folder"),
+        Some(path) if path.as_os_str().is_empty() => return wrong("-o must not be empty"),
+        _ => {}
+    }
+    let named = files.host.server;
+    let server = named.clone().unwrap_or_default();
     let follow_links = options.chosen.follow_links;
     let selection = Selection { recursive: true, follow_links, itself: true, patterns: parsed(patterns)? };
     let mut folders = Vec::new();
     let mut targets = BTreeSet::new();
     let is_only = files.names.len() == 1;
     for word in &files.names {
+        if word.as_bytes().starts_with(SCHEME.as_bytes()) && named.is_some() {
+            return wrong("the server is named twice: in oneport://HOST:PORT/NAME, and beside it");
+        }
         let (server, name) = folder(word, &server)?;
         let target = match (name.as_slice(), &options.place.output) {
             // All that is served has no name of its own.
             (b"", output) => output.clone().unwrap_or_else(|| options.place.directory.clone()),
             // It means the same when the folder is there, so that the same command goes on with it.
-            (_, Some(path)) if is_only && path.is_dir() && !path.as_os_str().as_bytes().ends_with(b"/") => {
-                path.clone()
-            }
+            (_, Some(path)) if is_only && !path.as_os_str().as_bytes().ends_with(b"/") => path.clone(),
             (name, _) => match target(name, &options.place, !is_only)? {
                 Target::File(path) => path,
                 Target::Stream(_) | Target::Stdout => return wrong("a folder can only be saved as a folder"),
