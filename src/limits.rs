@@ -285,6 +285,10 @@ pub const FOLDER_SMALL_MAX: u64 = 1 << 20;
 pub const FOLDER_PIPELINE: usize = 1024;
 /// Bytes of small files that are in flight on one connection, about.
 pub const FOLDER_PIPELINE_BYTES: u64 = 16 << 20;
+/// Bytes of small files that are held in memory for one connection, at most.
+pub const FOLDER_HELD_MAX: u64 = 2 * FOLDER_PIPELINE_BYTES;
+/// Bytes that a file is expected to have of which only the name is known.
+pub const FOLDER_UNKNOWN: u64 = 16 << 10;
 /// Bytes of small files that are read at once.
 pub const FOLDER_READ: usize = 256 << 10;
 /// How long a connection for small files stays open with nothing to do.

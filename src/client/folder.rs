@@ -147,7 +147,8 @@ pub async fn fetch_folder(
     Ok(FolderFetched { path, files, bytes, unchanged, failed, skipped, resumed, elapsed: began.elapsed() })
 }
 
-/// The main thread's part: it lets everybody work, listens, and flushes now and then.
+/// The main thread's part: it lets everybody work, listens, and flushes now and then. Who fails ends the
+/// others, and each of them comes to an end of its own: nobody writes any more when a run is over.
 struct Run<'a> {
     shared: &'a Arc<Shared>,
     observer: &'a dyn Observer,
@@ -160,8 +161,7 @@ impl Run<'_> {
     /// Works until everything is settled, and ends everybody whatever happens.
     async fn run(mut self, files: &Files) -> Result<Sums, FetchError> {
         let worked = self.work(files).await;
-        self.shared.stop.cancel();
-        self.shared.queue.stop();
+        self.shared.end();
         self.shared.told.close();
         self.threads.close();
         self.threads.wait().await;
@@ -178,36 +178,63 @@ impl Run<'_> {
         let planning = threads.spawn_blocking(move || plan::run(&own, &own_files, listed));
         let resumed = AtomicU64::new(0);
         let mut all = std::pin::pin!(async {
-            tokio::try_join!(
-                listing(shared, files, entries, observer),
-                async { planning.await.map_err(aborted)? },
-                small(shared, observer, threads),
-                second(shared, threads),
-                large::run(shared, observer, &resumed),
-            )
+            let ended = tokio::join!(
+                or_end(shared, listing(shared, files, entries, observer)),
+                or_end(shared, async { planning.await.map_err(aborted)? }),
+                or_end(shared, small(shared, observer, threads)),
+                or_end(shared, second(shared, threads)),
+                or_end(shared, large::run(shared, observer, &resumed)),
+            );
+            [ended.0, ended.1, ended.2, ended.3, ended.4].into_iter().fold(Ok(()), why)
         });
         let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        let mut flushes = Flushes::new(shared.settings.sync);
-        loop {
+        let (mut flushes, mut flushed) = (Flushes::new(shared.settings.sync), Ok(()));
+        let worked = loop {
             tokio::select! {
-                ended = &mut all => {
-                    ended?;
-                    break;
-                }
+                ended = &mut all => break ended,
                 () = shared.told.many() => sums.hear_all(observer, shared.told.take()),
                 _ = ticks.tick() => {
                     sums.hear_all(observer, shared.told.take());
                     observer.observe(&Event::Total(shared.totals()));
-                    sums.lost(observer, flushes.poll(shared).await?);
+                    match flushes.poll(shared).await {
+                        Ok(unnamed) => sums.lost(observer, unnamed),
+                        Err(error) => flushed = or_end(shared, async { Err(error) }).await,
+                    }
                 }
-                () = shared.stop.cancelled() => return Err(FetchError::Interrupted),
+                () = shared.stop.cancelled(), if !shared.queue.is_stopped() => shared.end(),
             }
-        }
+        };
         sums.hear_all(observer, shared.told.take());
-        sums.lost(observer, flushes.end().await?);
+        // It is waited for whatever happened.
+        let last = flushes.end().await;
+        [flushed, worked].into_iter().fold(Ok(()), why)?;
+        sums.lost(observer, last?);
         sums.resumed = resumed.load(Ordering::Relaxed);
         observer.observe(&Event::Total(shared.totals()));
         Ok(())
+    }
+}
+
+/// Ends everybody if this work fails. What fails after that is no reason of its own.
+async fn or_end(
+    shared: &Shared,
+    work: impl Future<Output = Result<(), FetchError>>,
+) -> Result<(), FetchError> {
+    let result = work.await;
+    if result.is_err() && shared.stop.is_cancelled() {
+        return Err(FetchError::Interrupted);
+    }
+    if result.is_err() {
+        shared.end();
+    }
+    result
+}
+
+/// Of two results, why it ended: whoever was only interrupted does not know.
+fn why(one: Result<(), FetchError>, other: Result<(), FetchError>) -> Result<(), FetchError> {
+    match (one, other) {
+        (Ok(()) | Err(FetchError::Interrupted), Err(error)) => Err(error),
+        (one, _) => one,
     }
 }
 

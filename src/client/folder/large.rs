@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Item, Lane, Shared, concerns_all};
 use crate::client::attempt::blocking;
-use crate::client::{Event, FetchError, Observer, Overwrite, Settings, Target, fetch_at};
+use crate::client::{Event, FetchError, Observer, Overwrite, Protocol, Settings, Target, fetch_at};
 use crate::digest::Digest;
 use crate::limits::{SYNC_BYTES, V2_LINK_BLOCKS_MIN};
 use crate::staged::{Attributes, Replace};
@@ -23,7 +23,7 @@ pub(super) async fn run(
 
 async fn lane(shared: &Arc<Shared>, observer: &dyn Observer, resumed: &AtomicU64) -> Result<(), FetchError> {
     while shared.queue.wait(Lane::Large).await {
-        let Some(item) = shared.queue.take(Lane::Large, 1).pop() else { continue };
+        let Some(item) = shared.queue.take(Lane::Large) else { continue };
         match one(shared, &item, observer, resumed).await {
             Ok((size, digest)) => shared.got(item, size, digest),
             Err(error) if concerns_all(&error) => {
@@ -54,7 +54,9 @@ async fn one(
     let sparse = item.listed.as_ref().is_some_and(|(_, attributes)| attributes.sparse);
     // What is staged as a whole is flushed as a whole, unless it takes so long that it is worth doing before.
     let sync = own.sync && (!shared.staged.is_new() || size >= SYNC_BYTES);
-    let settings = Settings { overwrite, sparse, sync, restart: false, checksum: None, links, ..own };
+    // A folder is version 2's: what its server says to one file must not lead elsewhere.
+    let protocol = Protocol::V2;
+    let settings = Settings { overwrite, sparse, sync, protocol, checksum: None, links, ..own };
     let target = Target::File(place.path);
     let watch = Watch { shared, item, observer, counted: AtomicU64::new(0) };
     let fetched =

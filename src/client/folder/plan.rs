@@ -8,10 +8,10 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::{Files, Item, Lane, Outcome, Shared, concerns_all};
-use crate::client::{Entry, FetchError, Kind, Overwrite};
+use crate::client::{Entry, FetchError, Kind};
 use crate::limits::{FOLDER_SMALL_MAX, NAME_MAX};
 use crate::names::{FileName, NameError};
-use crate::staged::{Attributes, StageError, Standing};
+use crate::staged::{Attributes, StageError};
 use crate::text;
 
 /// Looks at all entries, as they come; no more files are added then. Blocks.
@@ -91,13 +91,6 @@ fn of_file(shared: &Shared, item: Item, size: u64, attributes: &Attributes) -> R
         }
         Ok(false) => {}
         Err(error) => return lost(shared, item.name.as_bytes(), error),
-    }
-    if shared.settings.overwrite == Overwrite::Never && !shared.staged.is_new() {
-        let standing = shared.staged.standing(&item.name, size, attributes.modified);
-        if !matches!(standing, Ok(Standing::Missing)) {
-            let error = StageError::Exists(shown(item.name.as_bytes()));
-            return lost(shared, item.name.as_bytes(), error.into());
-        }
     }
     let lane = if size > FOLDER_SMALL_MAX { Lane::Large } else { Lane::Small };
     add(shared, lane, item)

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use crate::limits::FOLDER_QUEUE;
+use crate::limits::{FOLDER_QUEUE, FOLDER_UNKNOWN};
 use crate::names::FileName;
 use crate::staged::Attributes;
 
@@ -24,6 +24,13 @@ pub(in crate::client) struct Item {
     pub(in crate::client) listed: Option<(u64, Attributes)>,
     /// How often it came to nothing for a reason of its own.
     pub(in crate::client) failures: u32,
+}
+
+impl Item {
+    /// Bytes that it is expected to bring.
+    pub(in crate::client) fn expected(&self) -> u64 {
+        self.listed.as_ref().map_or(FOLDER_UNKNOWN, |(size, _)| *size)
+    }
 }
 
 /// Which files are asked for together, and which one by one.
@@ -101,14 +108,37 @@ impl Queue {
         self.more.notify_waiters();
     }
 
-    /// Takes at most `count` files. They are outstanding from now on.
-    pub(in crate::client) fn take(&self, lane: Lane, count: usize) -> Vec<Item> {
+    /// Whether nothing is wanted any more.
+    pub(in crate::client) fn is_stopped(&self) -> bool {
+        self.state().is_stopped
+    }
+
+    /// Takes a file. It is outstanding from now on.
+    pub(in crate::client) fn take(&self, lane: Lane) -> Option<Item> {
+        self.take_share(lane, 1, 0, 1).pop()
+    }
+
+    /// Takes at most `count` files, of at most so many bytes together unless it is only one, and leaves the
+    /// others their share if there are `takers` in all.
+    pub(in crate::client) fn take_share(
+        &self,
+        lane: Lane,
+        count: usize,
+        bytes: u64,
+        takers: usize,
+    ) -> Vec<Item> {
         let mut state = self.state();
         if state.is_stopped {
             return Vec::new();
         }
-        let count = count.min(state.lane(lane).len());
-        let taken: Vec<_> = state.lane(lane).drain(..count).collect();
+        let share = count.min(state.lane(lane).len().div_ceil(takers.max(1)));
+        let mut sum = 0_u64;
+        let mut fits = |item: &Item| {
+            sum = sum.saturating_add(item.expected());
+            sum <= bytes
+        };
+        let fitting = state.lane(lane).iter().take(share).take_while(|item| fits(item)).count();
+        let taken: Vec<_> = state.lane(lane).drain(..fitting.max(share.min(1))).collect();
         state.outstanding += taken.len();
         let has_room = !taken.is_empty() && state.lane(lane).len() < FOLDER_QUEUE;
         drop(state);
@@ -116,12 +146,6 @@ impl Queue {
             self.room.notify_all();
         }
         taken
-    }
-
-    /// As [`Self::take`], and leaves the others their share if there are `takers` in all.
-    pub(in crate::client) fn take_share(&self, lane: Lane, count: usize, takers: usize) -> Vec<Item> {
-        let there = self.state().lane(lane).len();
-        self.take(lane, count.min(there.div_ceil(takers.max(1))))
     }
 
     /// Gives an outstanding file back, to be fetched in this lane.
@@ -195,19 +219,39 @@ mod tests {
         let queue = Arc::new(Queue::new());
         assert!(queue.add(Lane::Small, item("a")));
         queue.close();
-        let taken = queue.take(Lane::Small, 10).pop().unwrap();
+        let taken = queue.take(Lane::Small).unwrap();
         let other = Arc::clone(&queue);
         let waiting = tokio::spawn(async move { other.wait(Lane::Small).await });
         tokio::task::yield_now().await;
         queue.give_back(Lane::Small, taken);
         assert!(waiting.await.unwrap());
-        assert_eq!(queue.take(Lane::Small, 10).len(), 1);
+        assert!(queue.take(Lane::Small).is_some());
         let other = Arc::clone(&queue);
         let waiting = tokio::spawn(async move { other.wait(Lane::Large).await });
         tokio::task::yield_now().await;
         queue.settle(1);
         assert!(!waiting.await.unwrap());
         assert!(!queue.wait(Lane::Small).await);
+    }
+
+    #[test]
+    fn what_is_taken_together_is_bounded_in_number_in_bytes_and_by_the_share_of_others() {
+        let queue = Queue::new();
+        let attributes = Attributes { mode: 0, modified: (0, 0), sparse: false };
+        for size in [10, 20, 30, 500, 1] {
+            let listed = Some((size, attributes));
+            assert!(queue.add(Lane::Small, Item { listed, ..item("a") }));
+        }
+        let sizes = |count, bytes, takers| {
+            let taken = queue.take_share(Lane::Small, count, bytes, takers);
+            taken.iter().map(Item::expected).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(5, 30, 1), [10, 20]);
+        assert_eq!(sizes(5, 1000, 3), [30]);
+        assert_eq!(sizes(5, 0, 1), [500], "one that is larger than all that may be is taken alone");
+        assert_eq!(sizes(0, 1000, 1), [0; 0]);
+        assert_eq!(sizes(5, 0, 2), [1]);
+        assert_eq!(sizes(5, 1000, 1), [0; 0]);
     }
 
     #[tokio::test]
@@ -222,7 +266,7 @@ mod tests {
         while queue.state().small.len() < FOLDER_QUEUE {
             std::thread::yield_now();
         }
-        assert_eq!(queue.take(Lane::Small, 1).len(), 1);
+        assert!(queue.take(Lane::Small).is_some());
         while queue.state().small.len() < FOLDER_QUEUE {
             std::thread::yield_now();
         }
@@ -230,6 +274,6 @@ mod tests {
         queue.stop();
         let added = adding.join().unwrap();
         assert_eq!(added.iter().filter(|&&was_added| was_added).count(), FOLDER_QUEUE + 1);
-        assert!(queue.take(Lane::Small, 1).is_empty() && !queue.wait(Lane::Small).await);
+        assert!(queue.take(Lane::Small).is_none() && !queue.wait(Lane::Small).await);
     }
 }

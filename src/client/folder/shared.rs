@@ -11,6 +11,7 @@ use crate::client::{FetchError, Overwrite, Server, Settings};
 use crate::digest::Digest;
 use crate::error::Code;
 use crate::staged::{Attributes, Replace, StageError, StagedFolder, Standing};
+use crate::text;
 use crate::tree::Root;
 
 /// What everybody who works on a folder shares.
@@ -44,7 +45,14 @@ impl Shared {
         }
     }
 
-    /// Whether a file need not be fetched, because what lies here is the same: it is kept then.
+    /// Nobody wants anything any more.
+    pub(super) fn end(&self) {
+        self.stop.cancel();
+        self.queue.stop();
+    }
+
+    /// Whether a file need not be fetched, because what lies here is the same: it is kept then. That it
+    /// must not be replaced is an error.
     pub(in crate::client) fn keeps(
         &self,
         item: &Item,
@@ -54,7 +62,13 @@ impl Shared {
         let standing = self.staged.standing(&item.name, size, attributes.modified)?;
         let may_stay = self.settings.overwrite != Overwrite::Always || self.staged.is_new();
         if standing != Standing::Same || !may_stay {
-            return Ok(false);
+            let must_stay = self.settings.overwrite == Overwrite::Never && !self.staged.is_new();
+            return match standing {
+                Standing::Same | Standing::Different if must_stay => {
+                    Err(StageError::Exists(text::shown(item.name.as_bytes()).to_string()).into())
+                }
+                _ => Ok(false),
+            };
         }
         self.staged.keep(&item.name)?;
         self.count_done(size);

@@ -2,8 +2,8 @@
 //!
 //! Requests go out while answers come in, so a long way costs nothing but its first round trip. A file is
 //! held in memory until all of it is proven, and only then it is made. One that turns out to be
-//! large is given to whoever fetches those; one that was asked for when the connection broke comes
-//! back to the queue.
+//! large is given to whoever fetches those, and so is one that has grown when there is no room for it; one
+//! that was asked for when the connection broke comes back to the queue.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,8 @@ use crate::codec::v2::{ByteRange, ErrorCode, File, Get, RequestId};
 use crate::error::Code;
 use crate::exchange::{Data, Heard, Requester};
 use crate::limits::{
-    FOLDER_FILE_TRIES, FOLDER_LINGER, FOLDER_PIPELINE, FOLDER_PIPELINE_BYTES, FOLDER_READ, FOLDER_SMALL_MAX,
+    FOLDER_FILE_TRIES, FOLDER_HELD_MAX, FOLDER_LINGER, FOLDER_PIPELINE, FOLDER_PIPELINE_BYTES, FOLDER_READ,
+    FOLDER_SMALL_MAX,
 };
 use crate::staged::Attributes;
 use crate::tree::{BLOCK_LEN, BlockHash, Root};
@@ -25,7 +26,7 @@ use crate::tree::{BLOCK_LEN, BlockHash, Root};
 /// concerns all. A connection that has nothing to do for long is closed.
 pub(in crate::client) async fn run(shared: &Shared, observer: &dyn Observer) -> Result<(), FetchError> {
     while shared.queue.wait(Lane::Small).await {
-        let Some(first) = shared.queue.take(Lane::Small, 1).pop() else { continue };
+        let Some(first) = shared.queue.take(Lane::Small) else { continue };
         let link = match open(shared, &first, observer).await {
             Ok(link) => link,
             Err(error) => {
@@ -33,7 +34,7 @@ pub(in crate::client) async fn run(shared: &Shared, observer: &dyn Observer) -> 
                 return Err(error);
             }
         };
-        let mut work = Work { shared, link, pending: HashMap::new(), bytes: 0, whole: Vec::new() };
+        let mut work = Work { shared, link, pending: HashMap::new(), bytes: 0, held: 0, whole: Vec::new() };
         let request = work.link.last();
         work.remember(request, first);
         let worked = work.run().await;
@@ -83,8 +84,10 @@ struct Work<'a> {
     shared: &'a Shared,
     link: Link,
     pending: HashMap<RequestId, Pending>,
-    /// Bytes that the files in flight have, as far as that is known.
+    /// Bytes that the files in flight are expected to bring.
     bytes: u64,
+    /// Bytes of those whose description has come: they may lie in memory.
+    held: u64,
     /// Room for a file that comes in one piece.
     whole: Vec<u8>,
 }
@@ -118,7 +121,8 @@ impl Work<'_> {
             return Ok(());
         }
         self.shared.told.wait_for_room();
-        for item in self.shared.queue.take_share(Lane::Small, free, self.shared.links) {
+        let bytes = FOLDER_PIPELINE_BYTES - self.bytes;
+        for item in self.shared.queue.take_share(Lane::Small, free, bytes, self.shared.links) {
             let get = get(&item);
             let request = self.link.ask_along(|requester: &mut Requester| requester.get(get))?;
             self.remember(request, item);
@@ -127,7 +131,7 @@ impl Work<'_> {
     }
 
     fn remember(&mut self, request: RequestId, item: Item) {
-        let expected = item.listed.as_ref().map_or(FOLDER_SMALL_MAX, |(size, _)| *size);
+        let expected = item.expected();
         self.bytes += expected;
         self.pending.insert(request, Pending { item, file: None, expected, bytes: Vec::new() });
     }
@@ -135,30 +139,36 @@ impl Work<'_> {
     fn forget(&mut self, request: RequestId) -> Option<Pending> {
         let pending = self.pending.remove(&request)?;
         self.bytes = self.bytes.saturating_sub(pending.expected);
+        if let Some(file) = &pending.file {
+            self.held = self.held.saturating_sub(file.size);
+        }
         Some(pending)
     }
 
     fn described(&mut self, request: RequestId, file: File) -> Result<(), FetchError> {
         let Some(pending) = self.pending.get_mut(&request) else { return Ok(()) };
         let (size, attributes) = (file.size, attributes_of(&file, pending.item.listed.as_ref()));
-        // A server whose files grow all at once must not fill the memory.
-        let others = self.bytes.saturating_sub(pending.expected);
-        let is_large = size > FOLDER_SMALL_MAX || others + size > 2 * FOLDER_PIPELINE_BYTES;
-        if pending.item.listed.is_none() && self.shared.keeps(&pending.item, size, &attributes)? {
-            self.link.cancel_along(request)?;
-            if let Some(Pending { item, .. }) = self.forget(request) {
-                self.shared.kept(item, size);
-            }
-            return Ok(());
-        }
-        if !is_large {
+        let is_new = pending.item.listed.is_none();
+        let keeps = if is_new { self.shared.keeps(&pending.item, size, &attributes) } else { Ok(false) };
+        let is_large = size > FOLDER_SMALL_MAX;
+        // Files of a server that have grown, or are larger than was expected, must not fill the memory.
+        let is_too_much = self.held.saturating_add(size) > FOLDER_HELD_MAX;
+        if matches!(keeps, Ok(false)) && !is_large && !is_too_much {
+            self.bytes = self.bytes.saturating_sub(pending.expected) + size;
+            self.held += size;
             (pending.file, pending.expected) = (Some(file), size);
-            self.bytes = others + size;
             return Ok(());
         }
         self.link.cancel_along(request)?;
-        if let Some(Pending { item, .. }) = self.forget(request) {
-            self.shared.queue.give_back(Lane::Large, Item { listed: Some((size, attributes)), ..item });
+        let Some(Pending { item, .. }) = self.forget(request) else { return Ok(()) };
+        match keeps {
+            Ok(true) => self.shared.kept(item, size),
+            Ok(false) => {
+                // What is known by now makes room for it the next time, unless that is not true again.
+                let lane = if is_new && !is_large { Lane::Small } else { Lane::Large };
+                self.shared.queue.give_back(lane, Item { listed: Some((size, attributes)), ..item });
+            }
+            Err(error) => self.shared.failed(item, error)?,
         }
         Ok(())
     }
