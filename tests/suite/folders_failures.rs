@@ -109,7 +109,7 @@ fn whoever_stops_a_fetch_keeps_what_has_come_and_the_next_run_goes_on() {
             running.signal(signal);
             let ended = running.end().expect(status).says("interrupted");
             let last = events(&ended).pop().unwrap();
-            assert_eq!((&last["ok"], &last["exit_status"]), (&false.into(), &i32::from(status).into()));
+            assert_eq!((&last["ok"], &last["exit_status"]), (&false.into(), &status.into()));
             if there_before {
                 let here = tree(&place.path("client_downloads/d"), false);
                 assert!(here.len() > 10, "what has come has its name: {}", here.len());

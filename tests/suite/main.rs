@@ -29,6 +29,7 @@ mod client_views;
 mod fetching;
 mod folders;
 mod folders_failures;
+mod folders_hostile;
 mod harness;
 mod layers;
 mod listing;

@@ -195,8 +195,8 @@ struct Chosen {
 /// Where files are, or are to be.
 #[derive(Debug, Args)]
 struct Place {
-    /// This file, or the file of that name in this folder; with get -r, this folder; with get, - is
-    /// standard output
+    /// This file, or the file of that name in this folder; with get, - is standard output. With get -r, this
+    /// folder, or with / at its end the folder of that name in it
     #[arg(short, long, value_name = "PATH", conflicts_with = "directory")]
     output: Option<PathBuf>,
 
