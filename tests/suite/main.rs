@@ -28,6 +28,7 @@ mod client_staging;
 mod client_views;
 mod fetching;
 mod folders;
+mod folders_cuts;
 mod folders_failures;
 mod folders_hostile;
 mod harness;

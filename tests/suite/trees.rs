@@ -23,6 +23,17 @@ pub(crate) struct Facts {
     bytes: Option<Vec<u8>>,
 }
 
+impl Facts {
+    pub(crate) fn is_file(&self) -> bool {
+        self.bytes.is_some()
+    }
+
+    /// Whether both are files with the same bytes.
+    pub(crate) fn is_same_file(&self, other: &Self) -> bool {
+        self.is_file() && self.bytes == other.bytes
+    }
+}
+
 pub(crate) type Tree = BTreeMap<Vec<u8>, Facts>;
 
 /// What is beneath a folder, as a client should have it: links to files as files, other links only if they
@@ -86,6 +97,15 @@ pub(crate) fn differs(served: &Tree, here: &Tree) -> Option<String> {
 /// Whether something that a client hides lies anywhere in its working folder.
 pub(crate) fn hidden(place: &Place) -> Vec<String> {
     place.tree().into_iter().filter(|name| name.contains(HIDDEN)).collect()
+}
+
+/// The same tree without what folders are like: those that an earlier run has made in an existing one
+/// keep what they had then.
+pub(crate) fn without_folders(mut tree: Tree) -> Tree {
+    for facts in tree.values_mut().filter(|facts| !facts.is_file()) {
+        *facts = Facts { mode: 0, modified: (0, 0), bytes: None };
+    }
+    tree
 }
 
 /// Sets a file's or folder's time and mode.
