@@ -6,21 +6,19 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use oneport::client::Totals;
-use oneport::text::{shortened, shown as safe};
+use oneport::text::shown as safe;
 use oneport::units::Bytes;
 
 use crate::args::{Job, Progress};
 use crate::view::is_smart_terminal;
 
-/// Longest name shown beside a bar, in bytes.
-const NAME_SHOWN: usize = 40;
 /// How often the bars are drawn, at most, per second.
 const DRAWS_PER_SECOND: u8 = 10;
 /// Time between two lines where there is no bar.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
-const TOTAL: &str = "{percent:>3}% [{wide_bar}] {decimal_bytes} of {decimal_total_bytes}, {msg}, \
-                     {decimal_bytes_per_sec}, ETA {eta}";
-const ONE: &str = "     {msg} {percent:>3}%, {decimal_bytes} of {decimal_total_bytes}";
+/// What does not fit into a line is cut off, however narrow the terminal is.
+const TOTAL: &str = "{percent:>3}% [{wide_bar}] {decimal_bytes_per_sec}, ETA {eta}\n     {wide_msg}";
+const ONE: &str = "{percent:>3}% of {decimal_total_bytes}  {wide_msg}";
 
 /// A way to show it.
 pub(crate) trait Total: Send {
@@ -71,8 +69,7 @@ impl Total for Lines {
     fn total(&mut self, totals: &Totals) {
         if self.told.elapsed() >= LINE_INTERVAL {
             self.told = Instant::now();
-            let Totals { bytes, bytes_done, .. } = *totals;
-            oneport::app::say(&format!("{}, {} of {}", of_files(totals), Bytes(bytes_done), Bytes(bytes)));
+            oneport::app::say(&of_all(totals));
         }
     }
 
@@ -87,10 +84,11 @@ impl Total for Lines {
     fn ended(&mut self) {}
 }
 
-/// Files done of those that are known; more may be found.
-fn of_files(totals: &Totals) -> String {
-    let more = if totals.is_complete { "" } else { "+" };
-    format!("{} of {}{more} files", totals.files_done, totals.files)
+/// What is done of what is known; more may be found.
+fn of_all(totals: &Totals) -> String {
+    let Totals { files, files_done, bytes, bytes_done, is_complete, .. } = *totals;
+    let more = if is_complete { "" } else { "+" };
+    format!("{files_done} of {files}{more} files, {} of {}{more}", Bytes(bytes_done), Bytes(bytes))
 }
 
 /// Bars on standard error.
@@ -116,7 +114,7 @@ impl Total for Bars {
     fn total(&mut self, totals: &Totals) {
         self.total.set_length(totals.bytes);
         self.total.set_position(totals.bytes_done);
-        self.total.set_message(of_files(totals));
+        self.total.set_message(of_all(totals));
     }
 
     fn progress(&mut self, name: &[u8], done: u64, size: u64) {
@@ -125,7 +123,7 @@ impl Total for Bars {
             if let Ok(style) = ProgressStyle::with_template(ONE) {
                 bar.set_style(style);
             }
-            bar.with_message(shortened(&safe(name).to_string(), NAME_SHOWN))
+            bar.with_message(safe(name).to_string())
         });
         bar.set_position(done);
     }
