@@ -2,7 +2,7 @@
 //!
 //! Requests take turns frame by frame, so that none waits for a larger one; only those of one transfer
 //! are served one after the other, so that a cut leaves but one block of it unfinished. No more than
-//! [`V2_OPEN_MAX`] take turns; further ones wait in order (`waiting`), and nothing is opened for them. What
+//! [`V2_OPEN_MAX`](crate::limits::V2_OPEN_MAX) take turns; further ones wait in order (`waiting`), and nothing is opened for them. What
 //! only the outside can know (a file, its tree, the value of a block) is asked for by [`Ask`] and given
 //! back later; a request that waits for long is told so. What goes out is made only when there is room
 //! for it, so a peer that does not read costs no memory.
@@ -16,25 +16,23 @@ use bytes::{Bytes, BytesMut};
 use crate::codec::WireError;
 use crate::codec::v2::{
     ClientFrame, DATA_MAX, DATA_SHARED_MAX, ErrorCode, File, Get, List, RequestId, ServerFrame, Stat, Token,
-    TransferId, Welcome, put_data_head,
+    TransferId, Welcome,
 };
 use crate::error::Code;
-use crate::limits::{
-    SMALL_FILE_MAX, V2_OPEN_MAX, V2_OPENING_MAX, V2_REQUESTS_MAX, V2_WAIT_INTERVAL, V2_WINDOW,
-};
-use crate::tree::{BlockSet, Tree, Value};
+use crate::limits::V2_WINDOW;
+use crate::tree::{Tree, Value};
 
+mod beginning;
+mod listing;
+mod patience;
 mod sending;
 mod transfers;
 mod waiting;
 
+use listing::Listing;
 use sending::{Sending, Step};
 use transfers::Transfers;
-use waiting::{Held, Waiting};
-
-mod listing;
-
-use listing::Listing;
+use waiting::Waiting;
 
 /// Something that the outside has to do for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -219,102 +217,6 @@ impl Responder {
         }
     }
 
-    fn begin(
-        &mut self,
-        request: RequestId,
-        wanted: Wanted,
-        name: Bytes,
-        token: Option<Token>,
-        now: Instant,
-    ) -> Result<(), WireError> {
-        if request <= self.last {
-            return Err(WireError::Order("the number of a request is not greater than all before it"));
-        }
-        self.last = request;
-        if self.in_flight() >= usize::try_from(V2_REQUESTS_MAX).unwrap_or(usize::MAX) {
-            self.say(request, Code::Limit.into(), "too many requests are in flight");
-            return Ok(());
-        }
-        let transfer = wanted.transfer();
-        let held = Held { wanted, name, token, window: self.window };
-        if !self.waiting.push(request, held, now) {
-            self.say(
-                request,
-                Code::Limit.into(),
-                "the names and ranges of the requests in flight are too long",
-            );
-        } else if let Some(transfer) = transfer {
-            self.transfers.join(transfer, request);
-        }
-        Ok(())
-    }
-
-    /// The next thing to be done outside.
-    pub fn ask(&mut self) -> Option<Ask> {
-        loop {
-            if let Some(ask) = self.asks.pop_front() {
-                return Some(ask);
-            }
-            let is_opening = |active: &&Active| matches!(active.state, State::Opening);
-            if self.requests.len() >= V2_OPEN_MAX
-                || self.requests.values().filter(is_opening).count() >= V2_OPENING_MAX
-            {
-                return None;
-            }
-            let (request, held, said) = self.waiting.pop()?;
-            if let Some(ask) = self.begin_held(request, held, said) {
-                return Some(ask);
-            }
-        }
-    }
-
-    /// Begins a request that has waited.
-    fn begin_held(&mut self, request: RequestId, held: Held, said: Instant) -> Option<Ask> {
-        let Held { wanted, name, token, window } = held;
-        let (transfer, small) = match &wanted {
-            Wanted::List(_) => {
-                let state = State::Listing(Listing::Resting);
-                self.requests.insert(request, Active { wanted, state, window, said, is_queued: false });
-                self.list_on(request);
-                return None;
-            }
-            Wanted::Stat { .. } => (None, None),
-            // Values move nothing of the file.
-            Wanted::Get(get) if get.values_only => (None, None),
-            Wanted::Get(get) => {
-                let is_of_its_own = wanted.transfer().is_none() && get.have == 0;
-                (Some((get.transfer, get.have)), is_of_its_own.then_some(window.min(SMALL_FILE_MAX)))
-            }
-        };
-        let active = Active { wanted, state: State::Opening, window, said, is_queued: false };
-        self.requests.insert(request, active);
-        Some(Ask::Open { request, name, token, transfer, small })
-    }
-
-    /// Sends a whole small file that was read, into `out` and behind all that is to be sent before it, and
-    /// ends its request; `false`, and nothing is sent, if that is not what it asked for.
-    /// `file` has its root.
-    pub fn whole(&mut self, request: RequestId, file: &File, bytes: &[u8], out: &mut BytesMut) -> bool {
-        let Some(Active { wanted: Wanted::Get(get), window, .. }) = self.requests.get(&request) else {
-            return false;
-        };
-        let is_all = || get.blocks(file.size).is_ok_and(|blocks| blocks == BlockSet::all(file.size));
-        if file.size > *window || get.values_only || !(get.ranges.is_empty() || is_all()) {
-            return false;
-        }
-        out.extend_from_slice(&self.frames.split());
-        ServerFrame::File(request, file.clone()).encode(out);
-        if !bytes.is_empty() {
-            put_data_head(request, 0, bytes.len() as u64, out);
-            out.extend_from_slice(bytes);
-        }
-        ServerFrame::End(request, file.root).encode(out);
-        if let Some(ended) = self.requests.remove(&request) {
-            self.leave(request, &ended.wanted);
-        }
-        true
-    }
-
     fn in_flight(&self) -> usize {
         self.requests.len() + self.waiting.len()
     }
@@ -460,37 +362,6 @@ impl Responder {
                 self.forget(request);
             }
         }
-    }
-
-    /// When [`Self::tick`] has something to do, if nothing else happens.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        let begun = self.requests.values().filter(|active| active.is_waiting());
-        let begun = begun.map(|active| active.said + V2_WAIT_INTERVAL).min();
-        let waiting = self.waiting.deadline().filter(|_| !self.is_held_up());
-        begun.into_iter().chain(waiting).min()
-    }
-
-    /// Tells clients that wait for this server that it is still at it.
-    pub fn tick(&mut self, now: Instant) {
-        for (request, active) in &mut self.requests {
-            if active.is_waiting() && now >= active.said + V2_WAIT_INTERVAL {
-                active.said = now;
-                ServerFrame::Wait(*request).encode(&mut self.frames);
-            }
-        }
-        if !self.is_held_up() {
-            for request in self.waiting.due(now) {
-                ServerFrame::Wait(request).encode(&mut self.frames);
-            }
-        }
-    }
-
-    /// Whether it is only the client that keeps requests from being begun: it has opened the window of
-    /// none of those that are served.
-    fn is_held_up(&self) -> bool {
-        let is_shut = |active: &Active| active.window == 0 && !active.is_waiting();
-        self.requests.len() >= V2_OPEN_MAX && self.requests.values().all(is_shut)
     }
 
     /// The last frame of a connection whose client violated the protocol, or cannot be served at all.

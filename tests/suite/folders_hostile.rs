@@ -173,7 +173,8 @@ fn files_that_fail_or_are_of_another_size_concern_only_themselves() {
     let mut expected: Vec<_> =
         refused.iter().map(|(name, _)| (*name).to_owned()).chain(["damaged".into()]).collect();
     let mut found = failed.clone();
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
     for name in &expected {
         assert_eq!(ended.stderr.matches(&format!("client: {name}: ")).count(), 1, "{}", ended.stderr);

@@ -14,7 +14,7 @@ use crate::Stop;
 use crate::args::{Folder, Job};
 use crate::json;
 use crate::total::{self, Total};
-use crate::view::write_result;
+use crate::view::{log_waiting, write_result};
 
 /// Failed files that are named once more at the end, at most.
 const FAILED_SHOWN: usize = 20;
@@ -170,14 +170,12 @@ impl Observer for Reporter<'_> {
             Event::FileProgress { name, done, size } => self.state().total.progress(name, done, size),
             Event::Total(totals) => self.state().total.total(&totals),
             Event::Waiting { retry, retries, wait, error } => {
-                let (seconds, text) = (wait.as_secs_f64(), error.to_string());
-                let text = logged(text.as_bytes());
-                warn!(
-                    event = "waiting",
-                    retry, retries, seconds, "Retry {retry} of {retries} in {seconds:.1} s: {text}"
-                );
+                let line = log_waiting(retry, retries, wait, error);
+                if self.job.json {
+                    write_result(&json::folder_waiting(self.folder, retry, retries, wait, error), false);
+                }
                 if !self.job.quiet {
-                    self.state().total.say(&format!("{error}; retry {retry} of {retries} in {seconds:.1} s"));
+                    self.state().total.say(&line);
                 }
             }
             Event::Changed { kept, had } => {

@@ -43,12 +43,12 @@ pub(crate) fn progress(file: &File, percent: u8, done: u64, size: u64) -> String
 
 /// An attempt failed; another one follows.
 pub(crate) fn waiting(file: &File, retry: u32, retries: u32, wait: Duration, error: &FetchError) -> String {
+    line("waiting", file, retry_fields(retry, retries, wait, error))
+}
+
+fn retry_fields(retry: u32, retries: u32, wait: Duration, error: &FetchError) -> Value {
     let (seconds, code) = (wait.as_secs_f64(), error.code().name());
-    line(
-        "waiting",
-        file,
-        json!({ "retry": retry, "retries": retries, "seconds": seconds, "code": code, "error": error.to_string() }),
-    )
+    json!({ "retry": retry, "retries": retries, "seconds": seconds, "code": code, "error": error.to_string() })
 }
 
 /// The file is here.
@@ -170,6 +170,17 @@ fn folder_line(event: &str, folder: &Folder, fields: Value) -> String {
         object.extend(fields);
     }
     json_for_terminal(&object.to_string())
+}
+
+/// An attempt at a folder failed; another one follows.
+pub(crate) fn folder_waiting(
+    folder: &Folder,
+    retry: u32,
+    retries: u32,
+    wait: Duration,
+    error: &FetchError,
+) -> String {
+    folder_line("waiting", folder, retry_fields(retry, retries, wait, error))
 }
 
 /// A file of a folder is here; without a digest it was here already.

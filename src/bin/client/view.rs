@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use oneport::app::say;
 use oneport::client::{Event, FetchError, Fetched, Observer};
@@ -194,22 +195,25 @@ impl Observer for Reporter<'_> {
             Event::Changed { kept, had } => self.changed(kept, had),
             Event::Progress { done, size } => self.progress(done, size),
             Event::Waiting { retry, retries, wait, error } => {
-                let (seconds, text) = (wait.as_secs_f64(), error.to_string());
-                let text = logged(text.as_bytes());
-                warn!(
-                    event = "waiting",
-                    retry, retries, seconds, "Retry {retry} of {retries} in {seconds:.1} s: {text}"
-                );
+                let line = log_waiting(retry, retries, wait, error);
                 if self.job.json {
                     write_result(&json::waiting(self.file, retry, retries, wait, error), false);
                 }
                 if !self.job.quiet {
-                    self.state().show.say(&format!("{error}; retry {retry} of {retries} in {seconds:.1} s"));
+                    self.state().show.say(&line);
                 }
             }
             _ => {}
         }
     }
+}
+
+/// Logs that an attempt failed and another one follows; returns the line for a person.
+pub(crate) fn log_waiting(retry: u32, retries: u32, wait: Duration, error: &FetchError) -> String {
+    let (seconds, text) = (wait.as_secs_f64(), error.to_string());
+    let text = logged(text.as_bytes());
+    warn!(event = "waiting", retry, retries, seconds, "Retry {retry} of {retries} in {seconds:.1} s: {text}");
+    format!("{error}; retry {retry} of {retries} in {seconds:.1} s")
 }
 
 /// A result goes to standard output, unless the file itself does.
