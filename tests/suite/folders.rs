@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::harness::{Ended, Place, bytes};
 use crate::raw::noise;
 use crate::serving::{Server, Site, wait_for};
-use crate::trees::{assert_same, differs, dress, everything, hidden, sent, tree};
+use crate::trees::{assert_same, differs, dress, everything, hidden, is_sending, sent, tree};
 
 const MIB: usize = 1 << 20;
 
@@ -331,20 +331,24 @@ fn a_list_may_come_by_standard_input() {
 
 #[test]
 fn many_small_files_share_few_connections_whether_they_are_listed_or_named() {
-    const FILES: usize = 500;
+    const FILES: usize = 360;
     let place = Place::new();
     for arguments in [&["-r", "d", "-o", "listed/d"][..], &["--files-from", "list", "-d", "named"]] {
         let site = Site::new();
         let mut list = Vec::new();
         for number in 0..FILES {
             let name = format!("d/f{number:04}");
-            site.file(&name, &noise(number as u64, [100, 64 << 10, 200 << 10][number % 3]));
+            site.file(&name, &noise(number as u64, [100, 64 << 10, 200 << 10, 900 << 10][number % 4]));
             writeln!(list, "{name}").unwrap();
         }
         place.write("list", list);
         let server = site.serve(&["--hash-ahead", "0"]);
         get(&place, &server, &[arguments, &["--no-sync"]].concat()).expect(0);
-        assert_sent(&server, FILES);
+        // What is named is of unknown size: some of it is too much at once, and asked for again.
+        let sent =
+            server.wait_log_count("Connection closed", 2).lines().filter(|line| is_sending(line)).count();
+        let most = if arguments[0] == "-r" { FILES } else { 3 * FILES / 2 };
+        assert!((FILES..=most).contains(&sent), "{sent} for {arguments:?}");
         let connections = server.log().matches("New connection from").count();
         assert!(connections <= 4, "{connections} connections for {arguments:?}");
         let target = if arguments[0] == "-r" { "listed/d" } else { "named/d" };

@@ -153,6 +153,10 @@ pub(crate) fn everything(site: &Site) {
 
 /// How often a server has sent a file so far.
 pub(crate) fn sent(server: &Server) -> usize {
-    let log = server.log();
-    log.lines().filter(|line| line.contains(" Sent '") || line.contains("Sending file '")).count()
+    server.log().lines().filter(|line| is_sending(line)).count()
+}
+
+/// Whether a line of a log says that a file is sent.
+pub(crate) fn is_sending(line: &str) -> bool {
+    line.contains(" Sent '") || line.contains("Sending file '")
 }
