@@ -66,7 +66,7 @@ fn receive(args: &[String]) -> anyhow::Result<()> {
     let stored = begin.elapsed();
     refused.extend(folder.commit()?.1);
     let all = begin.elapsed();
-    for (name, error) in refused {
+    for (name, error) in &refused {
         writeln!(io::stderr(), "{name}: {error}")?;
     }
     let each = |time: Duration| time.as_secs_f64() * 1e6 / f64::from(files.max(1));
@@ -78,5 +78,6 @@ fn receive(args: &[String]) -> anyhow::Result<()> {
         (all - stored).as_secs_f64() * 1e3,
         each(all)
     )?;
-    Ok(())
+    // As the client: some of several failed.
+    refused.into_iter().next().map_or(Ok(()), |(_, error)| Err(error.into()))
 }

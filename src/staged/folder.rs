@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -31,7 +31,7 @@ use self::lock::Lock;
 use self::look::named;
 use self::note::{Moment, NEVER};
 use self::parents::Parents;
-use super::beside::{failed, shown};
+use super::beside::{self, failed, shown};
 use super::home::Home;
 use super::journal::TOKEN_LEN;
 use super::{Replace, StageError, sparse};
@@ -108,6 +108,8 @@ pub struct StagedFolder {
     sync: bool,
     /// Whether an earlier run has left something here.
     resumed: bool,
+    /// Whether nothing hidden of an earlier run is in an existing folder any more, as far as can be told.
+    is_swept: bool,
     /// The folders whose mode and time are to be set in the end; the empty name is the top.
     folders: Mutex<BTreeMap<Box<[u8]>, Attributes>>,
     /// The large files that have been begun and not finished.
@@ -274,7 +276,11 @@ impl StagedFolder {
         let path = self.parents.path(name.as_bytes());
         if let Some(found) = look::at(folder, base).map_err(failed("look at", &path))? {
             group::may_replace(&found, name, Replace::Always, &self.parents, &self.given)?;
-            fileops::remove_file_at(folder, base).map_err(failed("remove", &path))?;
+            fileops::remove_file_at(folder, base).map_err(|error| {
+                // It must not pass for what this run was given: the end tries to remove it again.
+                self.given.left(found.identity);
+                failed("remove", &path)(error)
+            })?;
         }
         Ok(())
     }
@@ -324,6 +330,9 @@ impl StagedFolder {
         if found.kind != FileType::RegularFile {
             return Err(StageError::NotAFile(shown(&path)));
         }
+        // It is worth nothing, but this name may be kept from now on, and then nobody looks for it.
+        let journal = beside::hidden_name(Path::new(base), beside::JOURNAL);
+        let _ = fileops::remove_file_at(&folder, OsStr::new(&journal));
         self.given.made(found.identity);
         self.finish(&file, attributes).map_err(failed("set mode and time of", &path))?;
         lock(&self.large).remove(name);

@@ -45,7 +45,9 @@ impl StagedFolder {
             })?;
         }
         self.committed = true;
-        self.lock.remove();
+        if self.is_swept {
+            self.lock.remove();
+        }
         if self.sync && self.is_new() {
             beside::sync_folders(&self.target, &self.made)?;
         }
@@ -128,7 +130,9 @@ impl Drop for StagedFolder {
             if !received {
                 self.parents.remove_made();
             }
-            self.lock.remove();
+            if self.is_swept {
+                self.lock.remove();
+            }
         } else if !received && rest::is_empty(&self.top).unwrap_or_default() {
             // What cannot be removed is taken over by the next receiver.
             let _ = rest::clear(&self.top);

@@ -73,6 +73,13 @@ impl Given {
         }
     }
 
+    /// Remembers that an earlier run has left this, and that it cannot be replaced.
+    pub(super) fn left(&self, identity: Identity) {
+        if let Files::Left(left) = &mut *self.files() {
+            left.insert(identity);
+        }
+    }
+
     /// Whether an earlier run has left this, and nothing of this run has led to it.
     pub(super) fn is_left(&self, identity: Identity) -> bool {
         match &*self.files() {

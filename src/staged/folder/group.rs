@@ -49,8 +49,8 @@ impl Group {
         Self { prefix, made: AtomicU64::new(0), waiting: Mutex::default() }
     }
 
-    /// Removes what a receiver of this target has left that was killed.
-    pub(super) fn remove_left(&self, top: &File) -> io::Result<()> {
+    /// Removes what a receiver of this target has left that was killed; whether all of it is gone.
+    pub(super) fn remove_left(&self, top: &File) -> bool {
         rest::remove_hidden(top, &self.prefix)
     }
 

@@ -22,6 +22,8 @@ use crate::fileops;
 pub(super) struct Lock {
     file: File,
     path: PathBuf,
+    /// Whether somebody left it.
+    was_there: bool,
     state: Mutex<State>,
 }
 
@@ -36,13 +38,20 @@ struct State {
 impl Lock {
     /// Takes the lock under this name.
     pub(super) fn take(path: PathBuf, target: &Path) -> Result<Self, StageError> {
+        let was_there = path.symlink_metadata().is_ok();
         let file = beside::open_locked(&path, target)?;
         let notes = SLOTS.iter().filter_map(|&slot| {
             let mut bytes = [0; NOTE_LEN];
             file.read_exact_at(&mut bytes, slot).ok().and_then(|()| Note::decode(&bytes))
         });
         let note = notes.max_by_key(|note| note.number);
-        Ok(Self { file, path, state: Mutex::new(State { note, read: None }) })
+        Ok(Self { file, path, was_there, state: Mutex::new(State { note, read: None }) })
+    }
+
+    /// Whether an earlier receiver has left it, because it was killed or the power was cut. Its note may
+    /// be lost then.
+    pub(super) fn was_there(&self) -> bool {
+        self.was_there
     }
 
     /// What an earlier receiver has noted last, or this one.

@@ -132,19 +132,19 @@ impl StagedFolder {
         remove_left_lock(target);
         // Every path to this folder must lead to the same lock.
         let lock = Lock::take(target.join(beside::hidden_name(Path::new(""), beside::LOCK)), target)?;
-        let is_left = lock.note().is_some();
+        let is_left = lock.was_there();
         let group = |place: &Place| {
             let group = Group::of((place.home.device, place.home.inode));
-            if is_left {
-                // Somebody was killed here. What is not found is hidden, and replaced when it is met.
-                let _ = group.remove_left(&place.top);
-            }
+            // Somebody was killed here. What is not found is hidden, and replaced when it is met; and the
+            // lock stays behind, so that the next run looks for it again.
+            let is_swept = !is_left || group.remove_left(&place.top);
             lock.write(place.home, NEVER, false)?;
-            Ok(group)
+            Ok((group, is_swept))
         };
         match Place::open(target, since).and_then(|place| Ok((group(&place)?, place))) {
-            Ok((group, place)) => {
+            Ok(((group, is_swept), place)) => {
                 let mut existing = Self::around(target, target.to_owned(), place, lock, sync);
+                existing.is_swept = is_swept;
                 (existing.group, existing.given) = (Some(group), Given::nothing());
                 Ok(existing)
             }
@@ -172,6 +172,7 @@ impl StagedFolder {
             mask,
             sync,
             resumed: false,
+            is_swept: true,
             folders: Mutex::default(),
             large: Mutex::default(),
             refused: Mutex::default(),

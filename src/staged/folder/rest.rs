@@ -11,6 +11,7 @@ use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 
 use super::given::Given;
 use super::look::{self, Identity};
@@ -103,25 +104,46 @@ pub(super) fn is_empty(top: &File) -> io::Result<bool> {
     Ok(is_empty)
 }
 
-/// Removes the files whose names begin so, wherever they lie in an existing folder.
-pub(super) fn remove_hidden(top: &File, prefix: &str) -> io::Result<()> {
-    each(top, &mut |entry| {
+/// Removes the files whose names begin so, wherever they lie in an existing folder; whether it is
+/// certain that there are no more. Where looking or removing is not allowed there is nothing to be done.
+pub(super) fn remove_hidden(top: &File, prefix: &str) -> bool {
+    let mut is_sure = true;
+    let mut remove = |entry: &Entry<'_>| {
         if !entry.is_folder && entry.base.as_bytes().starts_with(prefix.as_bytes()) {
-            // Where that is not allowed any more it was not of much use either.
-            let _ = entry.remove();
+            is_sure &= entry.remove().is_ok_or_forbidden();
         }
         Ok(ControlFlow::Continue(()))
-    })
+    };
+    let mut walk = Walk { left: FOLDER_WALK_MAX, enter: false, has_passed_over: false, visit: &mut remove };
+    let walked = walk.folder(top, &mut Vec::new(), DEPTH_MAX).map(drop).is_ok_or_forbidden();
+    let has_passed_over = walk.has_passed_over;
+    is_sure && walked && !has_passed_over
+}
+
+trait OrForbidden {
+    /// Whether it was done, or never can be.
+    fn is_ok_or_forbidden(&self) -> bool;
+}
+
+impl OrForbidden for io::Result<()> {
+    fn is_ok_or_forbidden(&self) -> bool {
+        let forbidden = [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem];
+        self.as_ref().err().is_none_or(|error| forbidden.contains(&error.kind()))
+    }
 }
 
 fn each(top: &File, visit: &mut Visit<'_>) -> io::Result<()> {
-    Walk { left: FOLDER_WALK_MAX, enter: false, visit }.folder(top, &mut Vec::new(), DEPTH_MAX).map(|_| ())
+    Walk { left: FOLDER_WALK_MAX, enter: false, has_passed_over: false, visit }
+        .folder(top, &mut Vec::new(), DEPTH_MAX)
+        .map(|_| ())
 }
 
 /// As [`each`], in a folder of which an earlier run may have been about to finish the folders: files can be
 /// put into all of them after that.
 fn each_entered(top: &File, visit: &mut Visit<'_>) -> io::Result<()> {
-    Walk { left: FOLDER_WALK_MAX, enter: true, visit }.folder(top, &mut Vec::new(), DEPTH_MAX).map(|_| ())
+    Walk { left: FOLDER_WALK_MAX, enter: true, has_passed_over: false, visit }
+        .folder(top, &mut Vec::new(), DEPTH_MAX)
+        .map(|_| ())
 }
 
 type Visit<'a> = dyn FnMut(&Entry<'_>) -> io::Result<ControlFlow<()>> + 'a;
@@ -130,6 +152,8 @@ struct Walk<'a, 'b> {
     /// Entries that may still be looked at.
     left: usize,
     enter: bool,
+    /// Whether a folder could not be opened although that is allowed.
+    has_passed_over: bool,
     visit: &'a mut Visit<'b>,
 }
 
@@ -167,7 +191,13 @@ impl Walk<'_, '_> {
         }
         match open_at(folder, base) {
             Ok(inner) => self.folder(&inner, name, depth),
-            Err(_) => Ok(ControlFlow::Continue(())),
+            Err(error) => {
+                self.has_passed_over |= !matches!(
+                    error,
+                    Errno::ACCESS | Errno::PERM | Errno::NOENT | Errno::NOTDIR | Errno::LOOP
+                );
+                Ok(ControlFlow::Continue(()))
+            }
         }
     }
 }
