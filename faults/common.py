@@ -90,6 +90,8 @@ class Programs:
     client: Path
     #: `examples/part.rs`
     part: Path
+    #: `examples/folder.rs`
+    folder: Path
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -103,15 +105,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def find_programs(folder: Path | None) -> Programs:
     """The programs in `folder`, or freshly built ones."""
     if folder is None:
-        build = ["cargo", "build", "--release", "--locked", "--bins", "--example", "part"]
+        build = ["cargo", "build", "--release", "--locked", "--bins", "--example", "part", "--example", "folder"]
         subprocess.run(build, cwd=REPOSITORY, check=True)
         target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
         folder = target / "release"
     folder = folder.resolve()
-    programs = Programs(folder / "server", folder / "client", folder / "examples" / "part")
-    for program in (programs.server, programs.client, programs.part):
+    programs = Programs(folder / "server", folder / "client", folder / "examples" / "part", folder / "examples" / "folder")
+    for program in (programs.server, programs.client, programs.part, programs.folder):
         if not program.is_file():
-            sys.exit(f"{program} is not there; build it with: cargo build --release --bins --example part")
+            sys.exit(f"{program} is not there; build it with: cargo build --release --bins --examples")
     return programs
 
 

@@ -181,6 +181,86 @@ class Order:
             yield "a journal is left beside a part that was begun anew"
 
 
+class FolderOrder:
+    """What is wrong with the order of the calls of one receiver of the folder `target`."""
+
+    CHANGES = "pwrite64|ftruncate|fallocate|fchmod|fchmodat|utimensat|openat|mkdirat|unlinkat|renameat2?|rename"
+
+    def __init__(self, steps: list[Step], target: Path) -> None:
+        self.steps = steps
+        self.target = target
+        self.staged = str(hidden(target, "part"))
+        self.lock = str(hidden(target, "lock"))
+
+    def of(self, names: str, path: str) -> list[Step]:
+        return [step for step in self.steps if re.fullmatch(names, step.name) and step.path == path]
+
+    def changes(self, beneath: str) -> list[Step]:
+        """What changes a folder or anything in it. Opening changes nothing, unless it makes a file."""
+        inside = [step for step in self.steps if step.path == beneath or step.path.startswith(f"{beneath}/")]
+        inside = [step for step in inside if re.fullmatch(self.CHANGES, step.name) and step.path != self.lock]
+        return [step for step in inside if step.name != "openat" or "O_CREAT" in step.words]
+
+    def synced(self, path: str, after: float, before: float = float("inf")) -> bool:
+        """Whether a flush of the file system began after one time and had ended before another."""
+        return any(step.begun > after and step.ended < before for step in self.of("syncfs", path))
+
+    def flushed(self, path: str, after: float, before: float = float("inf")) -> bool:
+        return any(step.begun > after and step.ended < before for step in self.of("fsync|fdatasync", path))
+
+    def new(self) -> Iterator[str]:
+        """Everything is flushed, then the folder gets its name, then what holds it is flushed."""
+        renames = self.of("rename.*", self.staged)
+        if len(renames) != 1:
+            yield f"{len(renames)} renames of the folder"
+            return
+        rename = renames[0]
+        last = max((step.ended for step in self.changes(self.staged) if step is not rename), default=-1)
+        if last > rename.begun:
+            yield "the folder is changed after it got its name"
+        if not self.synced(self.staged, last, rename.begun):
+            yield "the file system is not flushed between the last change and the rename"
+        made = [Path(step.path) for step in self.steps if step.name == "mkdir"]
+        made = [folder.parent for folder in made if folder in self.target.parents]
+        for folder in sorted({str(folder) for folder in (self.target.parent, *made)}):
+            if not self.flushed(folder, rename.ended):
+                yield f"{folder} is not flushed after the rename"
+        yield from self.notes()
+
+    def notes(self) -> Iterator[str]:
+        """A note that vouches for files: the clock, a flush, then the note, then a flush of that."""
+        for note in self.sync_points():
+            clocks = [step.ended for step in self.of("utimensat", self.lock) if step.ended < note.begun]
+            if not self.synced(self.staged, max(clocks, default=-1), note.begun):
+                yield "a note is made without a flush between its clock and it"
+            if not self.flushed(self.lock, note.ended):
+                yield "a note is not flushed"
+
+    def sync_points(self) -> list[Step]:
+        """The notes but the first one, which vouches for nothing new."""
+        return self.of("pwrite64", self.lock)[1:]
+
+    def existing(self) -> Iterator[str]:
+        """A file is flushed after its last change and before it gets its name; in the end all is flushed."""
+        named = -1
+        for rename in [step for step in self.steps if step.name.startswith("renameat")]:
+            if not (found := re.search(r'"(\.oneport-[0-9a-f]{16}-[0-9a-f]+\.part)"', rename.words)):
+                continue
+            named = max(named, rename.ended)
+            path = f"{rename.path}/{found.group(1)}"
+            changed = self.of("pwrite64|ftruncate|utimensat|fchmod", path)
+            last = max((step.ended for step in changed), default=-1)
+            if last < 0:
+                yield f"{path} was never written"
+            if not self.synced(str(self.target), last, rename.begun):
+                yield f"{path} is not flushed between its last change and its rename"
+        if named < 0:
+            yield "no file got its name"
+        last = max([named, *(step.ended for step in self.changes(str(self.target)))])
+        if not self.synced(str(self.target), last):
+            yield "the file system is not flushed after the last change"
+
+
 def is_hidden(path: str) -> bool:
     """Whether a path is of something that hides beside a target."""
     return bool(HIDDEN.fullmatch(Path(path).name))

@@ -68,6 +68,7 @@ mod v2_changing_servers;
 mod v2_cuts;
 mod v2_fallback;
 mod v2_flips;
+mod v2_folder_cuts;
 mod v2_hostile_clients;
 mod v2_hostile_servers;
 mod v2_many;
