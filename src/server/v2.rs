@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -21,7 +22,7 @@ use super::wire::Wire;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Responder};
-use crate::limits::{V2_BATCH, V2_GATHER, V2_ROOM_MAX, V2_ROOM_MIN};
+use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::names::FileName;
 use crate::service::accounts::Account;
@@ -69,6 +70,7 @@ pub(super) async fn serve(
         responder,
         works: HashMap::new(),
         running: JoinSet::new(),
+        openings: Arc::new(Semaphore::new(V2_OPENING_MAX)),
         input,
         room: V2_ROOM_MIN,
         input_ended: false,
@@ -135,6 +137,9 @@ struct Connection<'a> {
     responder: Responder,
     works: HashMap<RequestId, Slot>,
     running: JoinSet<Done>,
+    /// Turns to take a thread for opening a file. A request that is cancelled ends at once, its thread does
+    /// not: without turns, whoever asks and cancels again and again would have all threads.
+    openings: Arc<Semaphore>,
     input: BytesMut,
     /// Room for what comes in next.
     room: usize,

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::catalog::Catalog;
 use crate::limits::{BLOCKS_HASHING_MAX, BLOCKS_MAX, HASH_CHUNK, SMALL_FILE_MAX, TREES_BYTES_MAX, TREES_MAX};
@@ -100,12 +100,14 @@ pub(crate) struct Version {
 impl Service {
     /// Opens a file for version 2: at once if all that is needed is in memory, else off the async
     /// threads. The `wanted` version is returned if it is still open somewhere under this name and
-    /// has its bytes; otherwise what the name means now, which may have been `opened` a moment ago.
+    /// has its bytes; otherwise what the name means now, which may have been `opened` a moment ago. A
+    /// thread that it takes holds the `turn` until it is done, whatever becomes of whoever waits.
     pub(crate) async fn open_version(
         &self,
         name: &FileName,
         wanted: Option<Token>,
         opened: Option<StoredFile>,
+        turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Arc<Version>, ServiceError> {
         let versions = &self.inner.versions;
         if let Some(version) = wanted.and_then(|token| versions.still_open(name, token)) {
@@ -120,6 +122,7 @@ impl Service {
         };
         let (inner, name) = (Arc::clone(&self.inner), name.clone());
         let admission = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let file = match opened {
                 Some(file) => file,
                 None => inner.storage.open(&name)?,

@@ -37,10 +37,19 @@ impl Connection<'_> {
             Ok(Reading::Open(file)) => self.open(opening, Some(file)),
             Ok(Reading::Cold) => {
                 let (request, service) = (opening.request, service.clone());
-                let handle = self.running.spawn_blocking(move || {
-                    let mut bytes = Vec::new();
-                    let read = service.read_cold(&opening.name, most, &mut bytes);
-                    Done::Read(opening, bytes, read)
+                let (turns, name) = (Arc::clone(&self.openings), opening.name.clone());
+                let handle = self.running.spawn(async move {
+                    let turn = turns.acquire_owned().await;
+                    let reading = tokio::task::spawn_blocking(move || {
+                        let _turn = turn;
+                        let mut bytes = Vec::new();
+                        let read = service.read_cold(&opening.name, most, &mut bytes);
+                        Done::Read(opening, bytes, read)
+                    });
+                    reading.await.unwrap_or_else(|aborted| {
+                        let error = ServiceError::Unavailable(aborted.to_string());
+                        Done::Opened(request, name, None, Err(error))
+                    })
                 });
                 self.works.insert(request, Slot { running: vec![handle], ..Slot::default() });
             }
@@ -63,11 +72,12 @@ impl Connection<'_> {
     fn open(&mut self, opening: Opening, file: Option<StoredFile>) {
         let Opening { request, name, token, transfer, .. } = opening;
         self.works.insert(request, Slot::default());
-        let service = self.context.service.clone();
+        let (service, turns) = (self.context.service.clone(), Arc::clone(&self.openings));
         self.start(
             request,
             Box::pin(async move {
-                let opened = service.open_version(&name, token, file).await;
+                let turn = turns.acquire_owned().await.ok();
+                let opened = service.open_version(&name, token, file, turn).await;
                 Done::Opened(request, name, transfer, opened)
             }),
         );

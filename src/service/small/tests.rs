@@ -54,7 +54,7 @@ async fn a_small_file_is_described_as_an_open_version_of_it_is() {
         let told = site.service.read_cold(&name(), SMALL_FILE_MAX, &mut cold).unwrap();
         let Reading::Whole(beside) = told else { panic!("{size} bytes are not small") };
         let told = site.service.read_now(&name(), SMALL_FILE_MAX, &mut lane).unwrap();
-        let version = site.service.open_version(&name(), None, None).await.unwrap();
+        let version = site.service.open_version(&name(), None, None, None).await.unwrap();
         // Where the system cannot tell what is in memory, nothing is.
         let now = if let Reading::Whole(now) = told { now } else { beside };
         for small in [beside, now] {

@@ -41,7 +41,7 @@ impl Site {
     }
 
     async fn open(&self, wanted: Option<Token>) -> Arc<Version> {
-        self.service.open_version(&name(), wanted, None).await.unwrap()
+        self.service.open_version(&name(), wanted, None, None).await.unwrap()
     }
 
     fn shared(&self) -> &Shared {
@@ -230,7 +230,7 @@ async fn a_replaced_file_is_had_by_its_token_while_it_is_open_and_not_after() {
         assert_eq!(site.open(None).await.size(), 7);
         let other = FileName::parse(b"g").unwrap();
         assert!(
-            site.service.open_version(&other, Some(token), None).await.is_err(),
+            site.service.open_version(&other, Some(token), None, None).await.is_err(),
             "a token opens no other name"
         );
         drop((old, again));
@@ -308,7 +308,7 @@ async fn a_file_of_too_many_blocks_is_refused() {
     let site = Site::new(b"");
     // Not every file system has room for such a hole.
     if File::options().write(true).open(site.path()).unwrap().set_len(largest + 1).is_ok() {
-        let refused = site.service.open_version(&name(), None, None).await;
+        let refused = site.service.open_version(&name(), None, None, None).await;
         assert!(matches!(refused, Err(ServiceError::TooLarge(_))));
     }
 }
