@@ -131,7 +131,7 @@ pub async fn fetch_folder(
     let run = Run { shared: &shared, observer, sums: Sums::default(), threads };
     let result = run.run(files).await;
     // Everybody who held it has ended.
-    let Some(Shared { staged, .. }) = Arc::into_inner(shared) else { return Err(FetchError::Interrupted) };
+    let Some(Shared { staged, .. }) = Arc::into_inner(shared) else { return Err(unended()) };
     let mut sums = match result {
         Ok(sums) => sums,
         Err(error) => {
@@ -293,4 +293,8 @@ impl Observer for Quiet {
 
 fn aborted(error: tokio::task::JoinError) -> FetchError {
     FetchError::Output { path: "the target".to_owned(), source: io::Error::other(error) }
+}
+
+fn unended() -> FetchError {
+    FetchError::Output { path: "the target".to_owned(), source: io::Error::other("a thread has not ended") }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Item, Lane, Shared, concerns_all};
+use super::{Item, Lane, Shared, concerns_all, or_end, why};
 use crate::client::attempt::blocking;
 use crate::client::{Event, FetchError, Observer, Overwrite, Protocol, Settings, Target, fetch_at};
 use crate::digest::Digest;
@@ -17,8 +17,11 @@ pub(super) async fn run(
     observer: &dyn Observer,
     resumed: &AtomicU64,
 ) -> Result<(), FetchError> {
-    let lanes = (lane(shared, observer, resumed), lane(shared, observer, resumed));
-    tokio::try_join!(lanes.0, lanes.1).map(drop)
+    let (one, other) = tokio::join!(
+        or_end(shared, lane(shared, observer, resumed)),
+        or_end(shared, lane(shared, observer, resumed)),
+    );
+    why(one, other)
 }
 
 async fn lane(shared: &Arc<Shared>, observer: &dyn Observer, resumed: &AtomicU64) -> Result<(), FetchError> {
