@@ -259,6 +259,9 @@ class FolderOrder:
         last = max([named, *(step.ended for step in self.changes(str(self.target)))])
         if not self.synced(str(self.target), last):
             yield "the file system is not flushed after the last change"
+        removed = [step for step in self.steps if step.name == "unlink" and step.path.endswith(".lock")]
+        if not removed or not self.flushed(str(self.target), removed[-1].ended):
+            yield "the folder is not flushed after its lock was removed"
 
 
 def is_hidden(path: str) -> bool:

@@ -50,6 +50,9 @@ impl StagedFolder {
         }
         if self.sync && self.is_new() {
             beside::sync_folders(&self.target, &self.made)?;
+        } else if self.sync {
+            // Everything is on the disk; a lock that a power cut brings back would only lie about.
+            let _ = fileops::sync_file(&self.top);
         }
         Ok((self.target.clone(), refused))
     }
