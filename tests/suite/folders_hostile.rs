@@ -190,9 +190,6 @@ fn files_that_fail_or_are_of_another_size_concern_only_themselves() {
     ] {
         assert_eq!(place.read(format!("in/d/{name}")).len(), len, "{name}");
     }
-    // Those that may pass are tried three times, the others once.
-    let tries = |name: &str| ended.stderr.matches(name).count();
-    assert!(tries("damaged") >= 1);
 }
 
 #[test]

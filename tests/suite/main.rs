@@ -5,6 +5,7 @@
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
+//! `trees` makes and compares trees of files.
 //! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
 //! `chance` the seed of what is left to chance.
 //! The other modules are the tests, one topic each.
