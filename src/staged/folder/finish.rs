@@ -52,7 +52,7 @@ impl StagedFolder {
             beside::sync_folders(&self.target, &self.made)?;
         } else if self.sync {
             // Everything is on the disk; a lock that a power cut brings back would only lie about.
-            let _ = fileops::sync_file(&self.top);
+            fileops::sync_file(&self.top).map_err(failed("flush", &self.path))?;
         }
         Ok((self.target.clone(), refused))
     }

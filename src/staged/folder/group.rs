@@ -6,12 +6,13 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
-use super::super::beside::{failed, shown};
+use super::super::beside::{self, failed, shown};
 use super::super::{Replace, StageError};
 use super::given::Given;
 use super::look::{self, Found, Identity, named};
@@ -63,7 +64,7 @@ impl Group {
         replace: Replace,
         fill: impl FnOnce(&File) -> io::Result<()>,
     ) -> Result<Waiting, StageError> {
-        let (folder, _) = parents.of(name)?;
+        let (folder, base) = parents.of(name)?;
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let hidden = self.hidden(number);
         let created = match fileops::create_new_at(&folder, OsStr::new(&hidden), mode) {
@@ -77,7 +78,15 @@ impl Group {
         let shown = || parents.path(name.as_bytes());
         let file = created.map_err(|error| failed("create", &shown())(error))?;
         match fill(&file).and_then(|()| look::at_open(&file)) {
-            Ok(Found { identity, .. }) => Ok(Waiting { name: name.clone(), number, replace, identity }),
+            Ok(Found { identity, .. }) => {
+                // An earlier run may have received it as a large one: this name is kept from now on, and
+                // nobody would look for that any more.
+                for ending in [beside::JOURNAL, beside::PART] {
+                    let begun = beside::hidden_name(Path::new(base), ending);
+                    let _ = fileops::remove_file_at(&folder, OsStr::new(&begun));
+                }
+                Ok(Waiting { name: name.clone(), number, replace, identity })
+            }
             Err(error) => {
                 let _ = fileops::remove_file_at(&folder, OsStr::new(&hidden));
                 Err(failed("write", &shown())(error))

@@ -1,7 +1,7 @@
 //! What an earlier run has left in a folder: found, believed or removed.
 //!
 //! A walk sees the contents of a folder before the folder itself, follows no link and is bounded in
-//! depth and entries. What it cannot open it passes over.
+//! depth and entries. In a folder that exists it passes over what it cannot open.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
@@ -70,7 +70,7 @@ pub(super) fn tidy(
     folders: &BTreeMap<Box<[u8]>, Attributes>,
     hidden: &BTreeSet<Vec<u8>>,
 ) -> io::Result<()> {
-    each(top, &mut |entry| {
+    each_entered(top, &mut |entry| {
         if entry.is_folder {
             if !folders.contains_key(entry.name) {
                 // One that was not named but holds something stays.
@@ -139,7 +139,7 @@ fn each(top: &File, visit: &mut Visit<'_>) -> io::Result<()> {
 }
 
 /// As [`each`], in a folder of which an earlier run may have been about to finish the folders: files can be
-/// put into all of them after that.
+/// put into all of them after that. One that cannot be opened is an error: nothing is known of what lies there.
 fn each_entered(top: &File, visit: &mut Visit<'_>) -> io::Result<()> {
     Walk { left: FOLDER_WALK_MAX, enter: true, has_passed_over: false, visit }
         .folder(top, &mut Vec::new(), DEPTH_MAX)
@@ -191,6 +191,7 @@ impl Walk<'_, '_> {
         }
         match open_at(folder, base) {
             Ok(inner) => self.folder(&inner, name, depth),
+            Err(error) if self.enter => Err(error.into()),
             Err(error) => {
                 self.has_passed_over |= !matches!(
                     error,

@@ -244,6 +244,18 @@ fn what_a_killed_receiver_left_goes_and_what_is_of_others_stays() {
 }
 
 #[test]
+fn what_was_begun_as_a_large_file_goes_when_it_comes_as_a_small_one() {
+    let site = existing();
+    for ending in [beside::PART, beside::JOURNAL] {
+        fs::write(site.path("t").join(beside::hidden_name(Path::new("a"), ending)), "begun").unwrap();
+    }
+    let folder = site.open();
+    put(&folder, "a", b"1").unwrap();
+    folder.commit().unwrap();
+    assert_eq!(site.tree().into_iter().filter(|name| name.contains("/.")).count(), 0);
+}
+
+#[test]
 fn the_lock_that_a_killed_receiver_left_beside_a_finished_folder_goes() {
     let site = Site::new();
     site.open().commit().unwrap();
