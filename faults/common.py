@@ -238,10 +238,14 @@ class Meter:
         return count
 
     def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while self._listener.fileno() >= 0:
+            # One connection that fails is not the last one.
+            with contextlib.suppress(OSError):
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._server))
+                with contextlib.ExitStack() as failed:
+                    failed.callback(client.close)
+                    server = socket.create_connection(("127.0.0.1", self._server))
+                    failed.pop_all()
                 for ends, is_counted in (((client, server), False), ((server, client), True)):
                     threading.Thread(target=self._carry, args=(*ends, is_counted), daemon=True).start()
 
