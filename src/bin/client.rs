@@ -155,7 +155,7 @@ async fn fetch_all(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
         let reporter = Reporter::new(job, file);
         match fetch_one(job, file, &reporter, stop).await {
             Ok(fetched) => reporter.finished(&fetched),
-            Err(FetchError::Interrupted) => {
+            Err(FetchError::Interrupted) if stop.token.is_cancelled() => {
                 reporter.interrupted(stop.status());
                 return Ok(ExitCode::from(stop.status()));
             }

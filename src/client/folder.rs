@@ -183,7 +183,7 @@ impl Run<'_> {
                 or_end(shared, async { planning.await.map_err(aborted)? }),
                 or_end(shared, small(shared, observer, threads)),
                 or_end(shared, second(shared, threads)),
-                or_end(shared, large::run(shared, observer, &resumed)),
+                large::run(shared, observer, &resumed),
             );
             [ended.0, ended.1, ended.2, ended.3, ended.4].into_iter().fold(Ok(()), why)
         });

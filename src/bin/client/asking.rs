@@ -25,7 +25,9 @@ pub(crate) async fn ask_all(job: &Job, stop: &Stop) -> ExitCode {
         match ask(job, file, stop).await {
             Ok(true) => {}
             Ok(false) => codes.push(Code::Checksum.exit_status()),
-            Err(FetchError::Interrupted) => return ExitCode::from(stop.status()),
+            Err(FetchError::Interrupted) if stop.token.is_cancelled() => {
+                return ExitCode::from(stop.status());
+            }
             Err(error) => {
                 let text = error.to_string();
                 error!(event = "failed", file = %logged(&file.name), "{}", logged(text.as_bytes()));
@@ -99,7 +101,7 @@ pub(crate) async fn ping(job: &Job, server: &Server, count: u32, stop: &Stop) ->
     let asked = stop.token.run_until_cancelled(ping_all(job, server, count)).await;
     match asked.unwrap_or(Err(FetchError::Interrupted)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(FetchError::Interrupted) => ExitCode::from(stop.status()),
+        Err(FetchError::Interrupted) if stop.token.is_cancelled() => ExitCode::from(stop.status()),
         Err(error) => {
             let text = error.to_string();
             error!(event = "failed", %server, "{}", logged(text.as_bytes()));

@@ -49,7 +49,7 @@ async fn fetch_one(job: &Job, folder: &Folder, stop: &Stop) -> Result<Option<Cod
             reporter.finished(&fetched);
             Ok((fetched.failed > 0).then_some(Code::Partial))
         }
-        Err(FetchError::Interrupted) => {
+        Err(FetchError::Interrupted) if stop.token.is_cancelled() => {
             info!(event = "interrupted", "Interrupted");
             say("client: interrupted; what has arrived is kept, and the next run goes on with it");
             if job.json {
