@@ -357,8 +357,8 @@ fn an_answer_that_comes_byte_by_byte_is_taken_and_one_that_never_ends_is_given_u
     assert_eq!(place.read(SAVED), b"hello");
     for (what, first, again) in [
         ("a welcome", Vec::new(), frame(0x41, 0, &vec![b'a'; 1024])),
-        ("a file", welcome(), frame(FILE, 1, &vec![1; 100_000])),
-        ("an optional frame", welcome(), frame(OPTIONAL, 1, &vec![1; 100_000])),
+        ("a file", welcome(), frame(FILE, 1, &vec![1; 60_000])),
+        ("an optional frame", welcome(), frame(OPTIONAL, 1, &vec![1; 60_000])),
     ] {
         let slow = Scripted::start(move |stream, name, _| {
             let Some(mut speaker) = Speaker::new(stream, name) else { return };
