@@ -43,7 +43,9 @@ pub(crate) async fn list_all(job: &Job, ls: &Ls, stop: &Stop) -> ExitCode {
             Ok(()) if shower.closed == 0 => {}
             Ok(()) => codes.push(Code::Partial.exit_status()),
             Err(Stopped::Unread) => return ExitCode::SUCCESS,
-            Err(Stopped::Failed(FetchError::Interrupted)) => return ExitCode::from(stop.status()),
+            Err(Stopped::Failed(FetchError::Interrupted)) if stop.token.is_cancelled() => {
+                return ExitCode::from(stop.status());
+            }
             Err(Stopped::Failed(error)) => {
                 let text = error.to_string();
                 error!(event = "failed", folder = %logged(&folder.name), "{}", logged(text.as_bytes()));
