@@ -10,8 +10,8 @@
 //! L5 assembly  app, config, logging, and the binaries
 //! L4 edges     server, client
 //! L3 rules     service
-//! L2 stores    catalog, storage, staged, fileops
-//! L1 words     codec, digest, error, exchange, limits, listing, names, patterns, progress, rate, sniff, text, tree, units
+//! L2 stores    catalog, storage, staged, fileops, tls
+//! L1 words     codec, digest, error, exchange, limits, listing, names, patterns, pin, progress, rate, rights, sniff, text, token, tree, units
 //! ```
 
 pub mod app;
@@ -28,13 +28,17 @@ pub mod listing;
 pub mod logging;
 pub mod names;
 pub mod patterns;
+pub mod pin;
 pub mod progress;
 pub mod rate;
+pub mod rights;
 pub mod server;
 pub mod service;
 pub mod sniff;
 pub mod staged;
 pub mod storage;
 pub mod text;
+pub mod tls;
+pub mod token;
 pub mod tree;
 pub mod units;

@@ -15,8 +15,10 @@ const EDGES: u8 = 4;
 const ASSEMBLY: u8 = 5;
 
 /// Where a path may start in a pure module.
-const PURE_ROOTS: [&str; 13] = [
+const PURE_ROOTS: [&str; 18] = [
     "alloc",
+    "base16ct",
+    "base64ct",
     "blake3",
     "bytes",
     "core",
@@ -25,10 +27,13 @@ const PURE_ROOTS: [&str; 13] = [
     "self",
     "serde",
     "serde_json",
+    "sha2",
     "std",
+    "subtle",
     "super",
     "thiserror",
     "tokio_util",
+    "zeroize",
 ];
 /// What a pure module must not name, whatever way it is imported.
 const IMPURE: [&str; 17] = [

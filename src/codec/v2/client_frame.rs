@@ -10,6 +10,7 @@ use super::{
 };
 use crate::codec::WireError;
 use crate::limits::NAME_MAX;
+use crate::token::{Token as ApiKey, TokenError};
 use crate::tree::{BLOCK_LEN, BlockSet, block_count};
 
 const STAT: u8 = 0x01;
@@ -18,6 +19,7 @@ const WINDOW: u8 = 0x03;
 const CANCEL: u8 = 0x04;
 const PING: u8 = 0x05;
 const LIST: u8 = 0x06;
+const AUTH: u8 = 0x07;
 
 const STAT_ROOT: u8 = 1;
 const GET_PROVEN: u8 = 1;
@@ -39,6 +41,8 @@ pub enum ClientFrame {
     Ping(RequestId, [u8; 8]),
     /// What is in this folder?
     List(RequestId, List),
+    /// This is my key: what follows is asked by its holder.
+    Auth(Result<ApiKey, TokenError>),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -154,6 +158,10 @@ impl ClientFrame {
             CANCEL => Ok(Self::Cancel(request)),
             PING => Ok(Self::Ping(request, body.array()?)),
             LIST => Ok(Self::List(request, List::parse(&mut body)?)),
+            AUTH => match request {
+                0 => Ok(Self::Auth(ApiKey::parse(&body.0))),
+                _ => Err(WireError::Frame("a key is not for one request but for the connection")),
+            },
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -186,6 +194,8 @@ impl ClientFrame {
                 list.check()?;
                 put_frame(LIST, *request, dst, |dst| list.put(dst));
             }
+            Self::Auth(Ok(key)) => put_frame(AUTH, 0, dst, |dst| dst.put_slice(key.expose().as_bytes())),
+            Self::Auth(Err(_)) => return Err(WireError::Frame("what is to be sent as a key is none")),
             Self::Unknown => {}
         }
         Ok(())
