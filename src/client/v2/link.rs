@@ -4,7 +4,7 @@
 //! a server of version 1 says so, or says nothing. Bytes of a file go from the socket to where they
 //! are wanted, without a stop in between.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -318,23 +318,11 @@ impl Link {
     }
 
     async fn fill(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
-        let early = self.input.len().min(into.len());
-        into[..early].copy_from_slice(&self.input.split_to(early));
-        self.arrived.add(early as u64);
-        let mut filled = early;
+        let mut filled = self.take_early(into);
         while filled < into.len() {
-            // What comes behind these bytes is read in the same call, if it is there already.
-            let mut behind = [0; V2_INPUT];
-            let rest = into.len() - filled;
-            let mut parts = [io::IoSliceMut::new(&mut into[filled..]), io::IoSliceMut::new(&mut behind)];
-            match self.stream.try_read_vectored(&mut parts) {
+            match self.read_into(&mut into[filled..]) {
                 Ok(0) => return Err(self.lost(closed())),
-                Ok(count) => {
-                    let wanted = count.min(rest);
-                    filled += wanted;
-                    self.arrived.add(wanted as u64);
-                    self.input.extend_from_slice(&behind[..count - wanted]);
-                }
+                Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match timeout(self.patience.timeout, self.stream.readable()).await {
                         Ok(Ok(())) => {}
@@ -347,6 +335,35 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Reads some bytes of a file without waiting; says how many.
+    fn read_into(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        // Many small files come in one call, and one that began in it does not end the reading ahead.
+        if into.len() < self.read_ahead {
+            self.input.reserve(self.read_ahead);
+            return match self.stream.try_read_buf(&mut self.input)? {
+                0 => Ok(0),
+                _ => Ok(self.take_early(into)),
+            };
+        }
+        // What comes behind these bytes is read in the same call, if it is there already.
+        let mut behind = [0; V2_INPUT];
+        let count =
+            self.stream.try_read_vectored(&mut [IoSliceMut::new(into), IoSliceMut::new(&mut behind)])?;
+        let wanted = count.min(into.len());
+        self.arrived.add(wanted as u64);
+        self.input.extend_from_slice(&behind[..count - wanted]);
+        Ok(wanted)
+    }
+
+    /// Takes bytes of a file that were read before they were wanted; says how many.
+    fn take_early(&mut self, into: &mut [u8]) -> usize {
+        let early = self.input.len().min(into.len());
+        into[..early].copy_from_slice(&self.input[..early]);
+        self.input.advance(early);
+        self.arrived.add(early as u64);
+        early
     }
 
     /// Passes over bytes that nobody wants.
