@@ -55,20 +55,30 @@ struct Escaped<'a> {
     log: bool,
 }
 
+impl Escaped<'_> {
+    fn is_escaped(&self, c: char) -> bool {
+        steers(c) || (self.log && matches!(c, '\\' | '%'))
+    }
+}
+
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for chunk in self.bytes.utf8_chunks() {
-            for c in chunk.valid().chars() {
+            // Almost all names have nothing to escape, and what stands as it is goes in one piece.
+            let mut rest = chunk.valid();
+            while let Some((at, c)) = rest.char_indices().find(|&(_, c)| self.is_escaped(c)) {
+                f.write_str(&rest[..at])?;
                 match c {
                     '\n' => f.write_str("\\n")?,
                     '\r' => f.write_str("\\r")?,
                     '\t' => f.write_str("\\t")?,
-                    '\\' if self.log => f.write_str("\\\\")?,
-                    '%' if self.log => f.write_str("\\x25")?,
-                    c if steers(c) => write!(f, "\\u{{{:x}}}", u32::from(c))?,
-                    c => f.write_char(c)?,
+                    '\\' => f.write_str("\\\\")?,
+                    '%' => f.write_str("\\x25")?,
+                    c => write!(f, "\\u{{{:x}}}", u32::from(c))?,
                 }
+                rest = &rest[at + c.len_utf8()..];
             }
+            f.write_str(rest)?;
             for byte in chunk.invalid() {
                 write!(f, "\\x{byte:02x}")?;
             }
