@@ -55,6 +55,9 @@ pub const RECEIVE_CHUNKS: usize = 8;
 /// Digests remembered in memory.
 pub const DIGESTS_MAX: usize = 65_536;
 
+/// Roots of small files that are sent as a whole, remembered in memory.
+pub const SMALL_ROOTS_MAX: usize = 32_768;
+
 /// Trees of files remembered in memory.
 pub const TREES_MAX: usize = 65_536;
 /// Memory for trees of files that nobody reads at the moment, in bytes.

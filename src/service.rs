@@ -30,6 +30,7 @@ pub use events::{Event, Observer};
 
 use accounts::Accounts;
 use digests::{Digests, HashError, Priority};
+use small::Roots;
 use transfer::Transfer;
 use versions::Versions;
 
@@ -44,6 +45,7 @@ struct Inner {
     observer: Box<dyn Observer>,
     digests: Digests,
     versions: Versions,
+    roots: Roots,
     accounts: Accounts,
     /// Turns to list.
     listings: Arc<Semaphore>,
@@ -81,6 +83,7 @@ impl Service {
             observer: Box::new(observer),
             digests: Digests::new(Arc::clone(&catalog)),
             versions: Versions::new(catalog),
+            roots: Roots::default(),
             accounts: Accounts::default(),
             listings: Arc::new(Semaphore::new(LISTING_MAX)),
         };

@@ -180,8 +180,7 @@ impl StoredFile {
     /// # Errors
     /// If the operating system does not tell.
     pub fn is_unchanged(&self) -> io::Result<bool> {
-        let now = self.identity_now()?;
-        Ok(now.size == self.identity.size && now.modified == self.identity.modified)
+        Ok(self.identity_now()?.has_bytes_of(&self.identity))
     }
 
     /// Reads at a position, leaving all positions as they are; 0 at the end of the file.
@@ -307,5 +306,10 @@ impl Identity {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// Whether the bytes are those of another version of the same file, whatever became of its names.
+    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
+        self.size == other.size && self.modified == other.modified
     }
 }

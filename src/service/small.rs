@@ -2,17 +2,82 @@
 //!
 //! Nothing is kept of such a file and nobody shares it: it is opened, looked at, read, looked at again
 //! and closed. What tells it from other versions is the same as that of a [`super::versions`] of it.
-//! What is not in memory is left to the caller, who may wait for it elsewhere.
+//! What is not in memory is left to the caller, who may wait for it elsewhere. Its bytes are not kept, but
+//! their root is, under the rules of [`super::digests`]: the same folder is often fetched by many.
 
 use std::io;
+use std::sync::Mutex;
 
-use crate::limits::SMALL_FILE_MAX;
+use crate::limits::{SMALL_FILE_MAX, SMALL_ROOTS_MAX};
 use crate::names::FileName;
-use crate::storage::{OpenError, StoredFile, Trail};
+use crate::storage::{FileTime, Identity, OpenError, StoredFile, Trail};
 use crate::tree::Root;
 
+use super::digests::{is_settled, now};
+use super::memory::Memory;
 use super::versions::Token;
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, lock};
+
+/// Roots are all of one size: their count is bound enough.
+const WEIGHT: usize = 0;
+
+/// The tokens and roots of small files that were read before.
+pub(super) struct Roots(Mutex<Memory<Identity, (Token, Root)>>);
+
+impl Default for Roots {
+    fn default() -> Self {
+        Self(Mutex::new(Memory::new(SMALL_ROOTS_MAX, usize::MAX)))
+    }
+}
+
+impl Roots {
+    /// The token of a version and the root of its `bytes`, of which nothing was changed while they were read,
+    /// which `began` at this time at the latest.
+    fn of(&self, identity: &Identity, bytes: &[u8], began: FileTime) -> (Token, Root) {
+        if let Some(known) = lock(&self.0).recall(identity) {
+            return known;
+        }
+        let told = (Token::of(identity), Root::of(bytes));
+        if is_settled(identity, began) {
+            lock(&self.0).remember(*identity, told, WEIGHT);
+        }
+        told
+    }
+
+    /// Reads a file that is small, whole, at one moment, of which nothing was read before it `began`.
+    fn read(
+        &self,
+        file: StoredFile,
+        most: u64,
+        began: FileTime,
+        bytes: &mut Vec<u8>,
+        mut read: impl FnMut(&StoredFile, &mut [u8], u64) -> io::Result<Option<usize>>,
+    ) -> Result<Reading, ServiceError> {
+        let size = file.size();
+        if size > most.min(SMALL_FILE_MAX) {
+            return Ok(Reading::Open(file));
+        }
+        let len = usize::try_from(size).unwrap_or_default();
+        bytes.resize(len, 0);
+        let mut done = 0;
+        while done < len {
+            match read(&file, &mut bytes[done..], done as u64).map_err(OpenError::Unavailable)? {
+                None => return Ok(Reading::Cold),
+                Some(0) => return Ok(Reading::Open(file)),
+                Some(count) => done += count,
+            }
+        }
+        let (before, after) = (file.identity(), file.identity_now().map_err(OpenError::Unavailable)?);
+        let (token, root) = if after == *before {
+            self.of(before, bytes, began)
+        } else if after.has_bytes_of(before) {
+            (Token::of(before), Root::of(bytes))
+        } else {
+            return Ok(Reading::Open(file));
+        };
+        Ok(Reading::Whole(Small { size, modified: file.modified(), mode: file.mode(), token, root }))
+    }
+}
 
 /// What a small file was when it was read.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +105,20 @@ pub(crate) enum Reading {
 }
 
 /// Bytes of the files that are read this way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lane {
+    /// No file was read before.
+    began: FileTime,
     trail: Trail,
     bytes: Vec<u8>,
     /// A device that keeps everything in memory, if the last file lay on one.
     in_memory: Option<u64>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Self { began: now(), trail: Trail::default(), bytes: Vec::new(), in_memory: None }
+    }
 }
 
 impl Lane {
@@ -70,7 +143,7 @@ impl Service {
         };
         let device = Some(file.identity().device);
         let is_in_memory = &mut lane.in_memory;
-        read(file, most, &mut lane.bytes, |file, bytes, offset| {
+        self.inner.roots.read(file, most, lane.began, &mut lane.bytes, |file, bytes, offset| {
             if *is_in_memory == device {
                 return file.read_at(bytes, offset).map(Some);
             }
@@ -88,40 +161,10 @@ impl Service {
         bytes: &mut Vec<u8>,
     ) -> Result<Reading, ServiceError> {
         let file = self.inner.storage.open(name)?;
-        read(file, most, bytes, |file, bytes, offset| file.read_at(bytes, offset).map(Some))
+        self.inner
+            .roots
+            .read(file, most, now(), bytes, |file, bytes, offset| file.read_at(bytes, offset).map(Some))
     }
-}
-
-fn read(
-    file: StoredFile,
-    most: u64,
-    bytes: &mut Vec<u8>,
-    mut read: impl FnMut(&StoredFile, &mut [u8], u64) -> io::Result<Option<usize>>,
-) -> Result<Reading, ServiceError> {
-    let size = file.size();
-    if size > most.min(SMALL_FILE_MAX) {
-        return Ok(Reading::Open(file));
-    }
-    let len = usize::try_from(size).unwrap_or_default();
-    bytes.resize(len, 0);
-    let mut done = 0;
-    while done < len {
-        match read(&file, &mut bytes[done..], done as u64).map_err(OpenError::Unavailable)? {
-            None => return Ok(Reading::Cold),
-            Some(0) => return Ok(Reading::Open(file)),
-            Some(count) => done += count,
-        }
-    }
-    if !file.is_unchanged().map_err(OpenError::Unavailable)? {
-        return Ok(Reading::Open(file));
-    }
-    Ok(Reading::Whole(Small {
-        size,
-        modified: file.modified(),
-        mode: file.mode(),
-        token: Token::of(file.identity()),
-        root: Root::of(bytes),
-    }))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::catalog::Forgetful;
+use crate::fileops;
 use crate::service::{Event, Observer};
 use crate::storage::local::LocalDisk;
 
@@ -103,7 +104,7 @@ fn a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was() {
                 change(&site.path());
                 told
             };
-            let told = read(site.file(), SMALL_FILE_MAX, &mut Vec::new(), changing);
+            let told = Roots::default().read(site.file(), SMALL_FILE_MAX, now(), &mut Vec::new(), changing);
             assert!(matches!(told, Ok(Reading::Open(_))), "{what}, behind the last byte: {is_behind}");
         }
     }
@@ -112,7 +113,7 @@ fn a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was() {
     let file = site.file();
     fs::remove_file(site.path()).unwrap();
     assert!(
-        matches!(read(file, SMALL_FILE_MAX, &mut bytes, at), Ok(Reading::Whole(_))),
+        matches!(Roots::default().read(file, SMALL_FILE_MAX, now(), &mut bytes, at), Ok(Reading::Whole(_))),
         "it is only unlinked"
     );
 }
@@ -121,13 +122,42 @@ fn a_file_that_changes_while_it_is_read_is_not_taken_for_what_it_was() {
 fn what_cannot_be_read_or_would_have_to_be_waited_for_is_said() {
     let site = Site::new(b"content");
     let broken = |_: &StoredFile, _: &mut [u8], _| Err(io::Error::other("a broken disk"));
-    let told = read(site.file(), SMALL_FILE_MAX, &mut Vec::new(), broken);
+    let told = Roots::default().read(site.file(), SMALL_FILE_MAX, now(), &mut Vec::new(), broken);
     assert!(matches!(told, Err(ServiceError::Unavailable(_))));
     let cold = |file: &StoredFile, bytes: &mut [u8], offset| {
         if offset > 0 { Ok(None) } else { at(file, &mut bytes[..1], offset) }
     };
-    assert!(matches!(read(site.file(), SMALL_FILE_MAX, &mut Vec::new(), cold), Ok(Reading::Cold)));
+    assert!(matches!(
+        Roots::default().read(site.file(), SMALL_FILE_MAX, now(), &mut Vec::new(), cold),
+        Ok(Reading::Cold)
+    ));
     fs::remove_file(site.path()).unwrap();
     let told = site.service.read_cold(&name(), SMALL_FILE_MAX, &mut Vec::new());
     assert!(matches!(told, Err(ServiceError::Refused(_))));
+}
+
+#[test]
+fn a_root_is_remembered_of_a_version_that_was_quiet_and_of_no_other() {
+    let site = Site::new(b"content");
+    let (roots, mut bytes) = (Roots::default(), Vec::new());
+    let mut told = |began, content: &[u8]| {
+        // What is remembered is not hashed, so other bytes show it.
+        let reading = |_: &StoredFile, bytes: &mut [u8], _| {
+            bytes.copy_from_slice(content);
+            Ok(Some(content.len()))
+        };
+        match roots.read(site.file(), SMALL_FILE_MAX, began, &mut bytes, reading) {
+            Ok(Reading::Whole(small)) => small.root,
+            _ => panic!("it is small"),
+        }
+    };
+    let quiet = (now().0 + 10, 0);
+    assert_eq!(told(now(), b"another"), Root::of(b"another"), "it was written a moment ago");
+    assert_eq!(told(quiet, b"content"), Root::of(b"content"), "nothing was remembered yet");
+    assert_eq!(told(quiet, b"another"), Root::of(b"content"));
+    // Its time stays, that of the change of its attributes does not.
+    let modified = site.file().modified();
+    fs::write(site.path(), b"changed").unwrap();
+    fileops::set_modified(&fs::File::options().write(true).open(site.path()).unwrap(), modified).unwrap();
+    assert_eq!(told(quiet, b"changed"), Root::of(b"changed"));
 }
