@@ -10,6 +10,7 @@ use crate::error::Code;
 
 mod audit;
 mod folders;
+mod keys;
 pub mod server;
 
 /// Why a program ends, for a person and as an exit status.

@@ -15,10 +15,13 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
 use crate::server;
+use crate::service::Net;
 use crate::units::{Rate, Span};
 
+pub mod keys;
 mod options;
 
+use keys::KeyTask;
 pub use options::{LogFormat, Options};
 
 /// A checked configuration of the server.
@@ -32,12 +35,25 @@ pub struct Config {
     pub root: PathBuf,
     /// Folder of the server's state.
     pub state: PathBuf,
+    /// Whether nobody may read without a key.
+    pub require_key: bool,
+    /// Networks from which keys may come in clear, besides this machine.
+    pub plaintext_keys: Vec<Net>,
     /// Where and how to log.
     pub log: Log,
     /// Files whose digest takes longer than this are hashed ahead; zero means none are.
     pub hash_ahead: Duration,
     /// Limits of connections.
     pub server: server::Settings,
+}
+
+/// What the server program is to do.
+#[derive(Clone, Debug)]
+pub enum Task {
+    /// To serve.
+    Serve(Box<Config>),
+    /// To look after the keys.
+    Key(KeyTask),
 }
 
 /// Where and how to log.
@@ -96,14 +112,17 @@ pub enum ConfigError {
 ///
 /// # Errors
 /// [`ConfigError`]; also for `--help` and `--version`, which clap reports as errors of their own.
-pub fn load(arguments: impl IntoIterator<Item = OsString>) -> Result<Config, ConfigError> {
+pub fn load(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, ConfigError> {
     let mut matches = command().try_get_matches_from(arguments)?;
-    let given = Options::from_arg_matches_mut(&mut matches)?;
+    let mut given = Options::from_arg_matches_mut(&mut matches)?;
+    if let Some(keys::Command::Key(command)) = given.command.take() {
+        return keys::task(command).map(Task::Key);
+    }
     let file = match &given.config {
         Some(path) => read_file(path)?,
         None => Options::default(),
     };
-    check(given.or(file))
+    check(given.or(file)).map(Box::new).map(Task::Serve)
 }
 
 /// The server's command line, from which the help is made.
@@ -137,6 +156,11 @@ fn read_file(path: &Path) -> Result<Options, ConfigError> {
         .map_err(|error| ConfigError::Wrong { path: shown, message: error.to_string().trim_end().to_owned() })
 }
 
+/// The folder of the server's state where nobody, or somebody, has said which.
+fn state_folder(given: Option<PathBuf>) -> PathBuf {
+    given.unwrap_or_else(|| crate::names::STATE_FOLDER.into())
+}
+
 fn check(options: Options) -> Result<Config, ConfigError> {
     let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
     let limit = |given: Option<Rate>| given.map(|rate| rate.0).filter(|&rate| rate > 0);
@@ -144,7 +168,9 @@ fn check(options: Options) -> Result<Config, ConfigError> {
         bind: options.bind,
         port: options.port.unwrap_or(limits::DEFAULT_PORT),
         root: options.root.unwrap_or_else(|| "server_files".into()),
-        state: options.state.unwrap_or_else(|| crate::names::STATE_FOLDER.into()),
+        state: state_folder(options.state),
+        require_key: options.require_key.unwrap_or(false),
+        plaintext_keys: options.allow_plaintext_keys.unwrap_or_default(),
         log: Log {
             dir: options.log_dir.unwrap_or_else(|| "logs".into()),
             format: options.log_format.unwrap_or(LogFormat::Text),
@@ -190,6 +216,10 @@ fn check_ranges(config: &Config) -> Result<(), ConfigError> {
             format!("{:?}", server.v1_pause),
             "at most 5s: clients give up after 10s",
         );
+    }
+    if config.plaintext_keys.len() > limits::PLAINTEXT_NETS_MAX {
+        let count = config.plaintext_keys.len().to_string();
+        return range("--allow-plaintext-keys", count, "at most 64 networks");
     }
     if config.log.size_max < limits::LOG_SIZE_MIN {
         return range("--log-max-size", format!("{} bytes", config.log.size_max), "at least 4KiB");

@@ -144,6 +144,11 @@ pub(crate) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
     Ok(rustix::fs::fchmod(file, Mode::from_raw_mode(mode as rustix::fs::RawMode))?)
 }
 
+/// Gives an open file to another user and group, which only the superuser may.
+pub(crate) fn set_owner(file: &File, user: u32, group: u32) -> io::Result<()> {
+    std::os::unix::fs::fchown(file, Some(user), Some(group))
+}
+
 /// Sets the time of the last modification of an open file or folder: seconds since 1970, which may be
 /// negative, and nanoseconds. The file system rounds it as it must.
 pub(crate) fn set_modified(file: &File, modified: (i64, u32)) -> io::Result<()> {

@@ -10,7 +10,7 @@
 //! L5 assembly  app, config, logging, and the binaries
 //! L4 edges     server, client
 //! L3 rules     service
-//! L2 stores    catalog, storage, staged, fileops, tls
+//! L2 stores    catalog, keys, storage, staged, fileops, tls
 //! L1 words     codec, digest, error, exchange, limits, listing, names, patterns, pin, progress, rate, rights, sniff, text, token, tree, units
 //! ```
 
@@ -23,6 +23,7 @@ pub mod digest;
 pub mod error;
 pub mod exchange;
 mod fileops;
+pub mod keys;
 pub mod limits;
 pub mod listing;
 pub mod logging;

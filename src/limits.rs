@@ -343,6 +343,32 @@ pub const LOG_FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Shortest time between two warnings that log lines could not be written.
 pub const LOG_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Longest name of a key, in bytes.
+pub const KEY_NAME_MAX: usize = 64;
+/// Most keys of one server.
+pub const KEYS_MAX: usize = 10_000;
+/// Largest file of keys, in bytes: a thousand or two for each of them.
+pub const KEYS_FILE_MAX: u64 = 16 << 20;
+/// How long editing the keys waits for another program that edits them.
+pub const KEYS_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two looks at a lock on the keys that somebody else holds.
+pub const KEYS_LOCK_PROBE: Duration = Duration::from_millis(10);
+
+/// Failed attempts to show a key that an address has at once, before they are slowed.
+pub const ATTEMPTS_BURST: u32 = 5;
+/// Time that one failed attempt of an address costs.
+pub const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest time that the answer to a failed attempt waits.
+pub const ATTEMPT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Failed attempts of one address whose answers wait; further ones get none.
+pub const ATTEMPTS_WAITING_MAX: u32 = 16;
+/// Addresses whose failed attempts are remembered while none of their answers waits.
+pub const ATTEMPTS_ADDRESSES_MAX: usize = 4096;
+/// Addresses that are remembered to have been warned of for keys in clear.
+pub const PLAINTEXT_WARNED_MAX: usize = 1024;
+/// Networks from which keys may come in clear that a user may name.
+pub const PLAINTEXT_NETS_MAX: usize = 64;
+
 /// Largest configuration file, in bytes.
 pub const CONFIG_MAX: u64 = 1 << 20;
 

@@ -112,6 +112,17 @@ impl Verb {
     /// All verbs.
     pub const ALL: [Self; 4] = [Self::Ping, Self::Stat, Self::Get, Self::List];
 
+    /// What the log calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Stat => "stat",
+            Self::Get => "get",
+            Self::List => "list",
+        }
+    }
+
     /// The right that it takes; `None` if anybody who reaches the port may ask it.
     #[must_use]
     pub fn needs(self) -> Option<Right> {

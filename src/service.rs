@@ -15,8 +15,11 @@ use crate::limits::{LISTING_MAX, SMALL_FILE_MAX};
 use crate::names::FileName;
 use crate::storage::{OpenError, Storage, StoredFile};
 
+pub mod access;
 pub(crate) mod accounts;
+pub mod address;
 mod ahead;
+pub(crate) mod attempts;
 pub(crate) mod digests;
 pub mod events;
 pub(crate) mod listing;
@@ -26,8 +29,11 @@ pub(crate) mod small;
 pub(crate) mod transfer;
 pub(crate) mod versions;
 
+pub use access::Access;
+pub use address::Net;
 pub use events::{Event, Observer};
 
+use access::Permit;
 use accounts::Accounts;
 use digests::{Digests, HashError, Priority};
 use small::Roots;
@@ -42,6 +48,7 @@ pub struct Service {
 
 struct Inner {
     storage: Box<dyn Storage>,
+    access: Access,
     observer: Box<dyn Observer>,
     digests: Digests,
     versions: Versions,
@@ -74,12 +81,19 @@ pub(crate) enum ServiceError {
 }
 
 impl Service {
-    /// A service over `storage` and `catalog` that tells `observer` what happens.
+    /// A service over `storage` and `catalog` that tells `observer` what happens. `access` says who may
+    /// do what.
     #[must_use]
-    pub fn new(storage: impl Storage, catalog: impl Catalog, observer: impl Observer) -> Self {
+    pub fn new(
+        storage: impl Storage,
+        catalog: impl Catalog,
+        observer: impl Observer,
+        access: Access,
+    ) -> Self {
         let catalog: Arc<dyn Catalog> = Arc::new(catalog);
         let inner = Inner {
             storage: Box::new(storage),
+            access,
             observer: Box::new(observer),
             digests: Digests::new(Arc::clone(&catalog)),
             versions: Versions::new(catalog),
@@ -96,7 +110,12 @@ impl Service {
     }
 
     /// Opens a file for reading: at once if everything is in memory, else off the async threads.
-    pub(crate) async fn open(&self, name: &FileName) -> Result<Source, ServiceError> {
+    pub(crate) async fn open(&self, permit: &Permit) -> Result<Source, ServiceError> {
+        self.open_for_nobody(permit.name()).await
+    }
+
+    /// Opens a file for the server's own use.
+    async fn open_for_nobody(&self, name: &FileName) -> Result<Source, ServiceError> {
         match self.inner.open_now(name) {
             Some(told) => told.map_err(ServiceError::from),
             None => {
@@ -116,13 +135,8 @@ impl Service {
     }
 
     /// Begins to account for a transfer.
-    pub(crate) fn begin<'a>(
-        &'a self,
-        peer: std::net::SocketAddr,
-        name: &'a FileName,
-        size: u64,
-    ) -> Transfer<'a> {
-        Transfer::begin(self, peer, name, size)
+    pub(crate) fn begin<'a>(&'a self, permit: &'a Permit, size: u64) -> Transfer<'a> {
+        Transfer::begin(self, permit.caller(), permit.name(), size)
     }
 }
 

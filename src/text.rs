@@ -1,10 +1,13 @@
 //! Text from elsewhere, made safe to show.
 //!
 //! File names and peers' messages may hold line breaks, terminal control sequences or characters
-//! that reverse the reading direction. Whatever prints such text goes through this module. It
-//! never changes what is stored or sent as a name.
+//! that reverse the reading direction; and somebody may have put a key where a name belongs. Whatever
+//! prints such text goes through this module, which escapes the ones and leaves out the secret of the
+//! others. It never changes what is stored or sent as a name.
 
 use std::fmt::{self, Display, Write};
+
+use crate::token;
 
 /// Text for a person's terminal: whatever could steer it is escaped, the rest stands as it is.
 pub fn shown(bytes: &[u8]) -> impl Display + '_ {
@@ -17,10 +20,12 @@ pub fn logged(bytes: &[u8]) -> impl Display + '_ {
     Escaped { bytes, log: true }
 }
 
+/// Stands where something is missing.
+const ELLIPSIS: &str = "…";
+
 /// Cuts `text` to at most `max` bytes, at a character, with an ellipsis where something is missing.
 #[must_use]
 pub fn shortened(text: &str, max: usize) -> String {
-    const ELLIPSIS: &str = "…";
     if text.len() <= max {
         return text.to_owned();
     }
@@ -55,15 +60,25 @@ struct Escaped<'a> {
     log: bool,
 }
 
+impl Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut from = 0;
+        for secret in token::secrets(self.bytes) {
+            self.write(&self.bytes[from..secret.start], f)?;
+            f.write_str(ELLIPSIS)?;
+            from = secret.end;
+        }
+        self.write(&self.bytes[from..], f)
+    }
+}
+
 impl Escaped<'_> {
     fn is_escaped(&self, c: char) -> bool {
         steers(c) || (self.log && matches!(c, '\\' | '%'))
     }
-}
 
-impl Display for Escaped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.bytes.utf8_chunks() {
+    fn write(&self, bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in bytes.utf8_chunks() {
             // Almost all names have nothing to escape, and what stands as it is goes in one piece.
             let mut rest = chunk.valid();
             while let Some((at, c)) = rest.char_indices().find(|&(_, c)| self.is_escaped(c)) {
@@ -120,6 +135,27 @@ mod tests {
     #[test]
     fn a_logged_name_never_looks_like_progress_or_like_an_escape() {
         assert_eq!(logged(b"50% \\n").to_string(), "50\\x25 \\\\n");
+    }
+
+    #[test]
+    fn the_secret_of_a_key_is_never_shown_whatever_stands_around_it() {
+        let token = token::Token::new(&std::array::from_fn(|at| 3 * u8::try_from(at).unwrap()));
+        let (word, id) = (token.expose(), token.id());
+        for (before, after) in
+            [("", ""), ("a/", ".txt"), ("?oneport/2?key=", "&x=\u{1}"), ("ü\n", "\u{202e}")]
+        {
+            let text = format!("{before}{word}{after}");
+            let (plain, log) = (shown(text.as_bytes()).to_string(), logged(text.as_bytes()).to_string());
+            for escaped in [plain, log] {
+                assert!(escaped.contains(&format!("oneport_{id}…")), "{escaped}");
+                assert!(!escaped.contains(&word[20..26]), "{escaped}");
+            }
+        }
+        assert_eq!(
+            shown(format!("{word} {word}").as_bytes()).to_string(),
+            format!("oneport_{id}… oneport_{id}…")
+        );
+        assert_eq!(shown(b"oneport_notes.txt").to_string(), "oneport_notes.txt");
     }
 
     #[test]

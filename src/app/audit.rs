@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tracing::{field, info, warn};
 
 use crate::digest::{Digest, Md5};
+use crate::keys::KeyName;
 use crate::limits::NAME_LOGGED;
 use crate::logging::FILE_ONLY;
 use crate::server::Monitor;
@@ -99,19 +100,66 @@ impl Observer for Audit {
                 let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
                 warn!(event = "unavailable", %peer, %file, %cause, "No answer to {peer} for '{file}': {cause}");
             }
-            ref transfer => self.observe_transfer(transfer),
+            Event::Started { .. }
+            | Event::Progress { .. }
+            | Event::Finished { .. }
+            | Event::Sent { .. }
+            | Event::HashedAhead { .. }
+            | Event::Cut { .. } => self.observe_transfer(event),
+            ref access => self.observe_access(access),
         }
     }
 }
 
 impl Audit {
+    fn observe_access(&self, event: &Event<'_>) {
+        match *event {
+            Event::Denied { peer, key, verb, name, cause } => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let name = if name.is_empty() { b"." } else { name };
+                let (verb, file, cause) = (verb.name(), said(name), logged(cause.as_bytes()));
+                let with = with(key);
+                warn!(
+                    event = "denied", %peer, verb, %file, key = key.map(field::display), %cause,
+                    "Denied {verb} '{file}' to {peer}{with}: {cause}"
+                );
+            }
+            Event::KeyAccepted { peer, key } => {
+                info!(event = "key-accepted", %peer, %key, "Client {peer} has shown a key: key={key}");
+            }
+            Event::KeyRefused { peer, cause } => {
+                let cause = logged(cause.as_bytes());
+                warn!(event = "key-refused", %peer, %cause, "Refused a key to {peer}: {cause}");
+            }
+            Event::KeyInClear { peer, is_allowed: true } => {
+                warn!(
+                    event = "key-in-clear", %peer, accepted = true,
+                    "A key came in clear from {peer}, as --allow-plaintext-keys allows: others may have read it"
+                );
+            }
+            Event::KeyInClear { peer, is_allowed: false } => {
+                warn!(
+                    event = "key-in-clear", %peer, accepted = false,
+                    "Refused a key that came in clear from {peer}: others may have read it; revoke it and use TLS"
+                );
+            }
+            Event::KeysUnreadable { cause } => {
+                let cause = logged(cause.as_bytes());
+                tracing::error!(event = "keys-unreadable", %cause, "Nobody is let in by a key: {cause}");
+            }
+            Event::KeysReadable => info!(event = "keys-readable", "The keys can be read again"),
+            _ => {}
+        }
+    }
+
     fn observe_transfer(&self, event: &Event<'_>) {
         match *event {
-            Event::Started { peer, name, size, have } => {
+            Event::Started { peer, key, name, size, have } => {
                 let (file, there) = (logged(name.as_bytes()), saved(have, "of which ", "are"));
+                let with = with(key);
                 info!(
-                    event = "started", %peer, %file, size, have = resumed(have),
-                    "Sending file '{file}' ({size} bytes) to {peer}{there}"
+                    event = "started", %peer, key = key.map(field::display), %file, size, have = resumed(have),
+                    "Sending file '{file}' ({size} bytes) to {peer}{with}{there}"
                 );
             }
             Event::Progress { peer, name, percent, done, size } => {
@@ -121,7 +169,7 @@ impl Audit {
                     "Progress to {peer}: {percent}% ({done}/{size} bytes)"
                 );
             }
-            Event::Finished { peer, name, size, have, elapsed, digest } => {
+            Event::Finished { peer, key, name, size, have, elapsed, digest } => {
                 let moved = size.saturating_sub(have);
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(moved, Ordering::Relaxed);
@@ -129,20 +177,20 @@ impl Audit {
                     (logged(name.as_bytes()), elapsed.as_secs_f64(), Rate::new(moved, elapsed));
                 let (md5, blake3) = by_algorithm(digest);
                 let shown = digest.map(|digest| format!(", {digest}")).unwrap_or_default();
-                let there = saved(have, "", "were");
+                let (there, with) = (saved(have, "", "were"), with(key));
                 info!(
-                    event = "finished", %peer, %file, size, have = resumed(have), seconds,
+                    event = "finished", %peer, key = key.map(field::display), %file, size, have = resumed(have), seconds,
                     md5 = md5.map(field::display), blake3 = blake3.map(field::display),
-                    "File '{file}' sent successfully to {peer}: {size} bytes in {seconds:.3} s ({rate}){shown}{there}"
+                    "File '{file}' sent successfully to {peer}{with}: {size} bytes in {seconds:.3} s ({rate}){shown}{there}"
                 );
             }
-            Event::Sent { peer, name, size, root } => {
+            Event::Sent { peer, key, name, size, root } => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(size, Ordering::Relaxed);
-                let file = logged(name.as_bytes());
+                let (file, with) = (logged(name.as_bytes()), with(key));
                 info!(
-                    target: FILE_ONLY, event = "sent", %peer, %file, size, blake3 = %root,
-                    "Sent '{file}' to {peer}: {size} bytes, BLAKE3 {root}"
+                    target: FILE_ONLY, event = "sent", %peer, key = key.map(field::display), %file, size, blake3 = %root,
+                    "Sent '{file}' to {peer}{with}: {size} bytes, BLAKE3 {root}"
                 );
             }
             Event::HashedAhead { name, size, elapsed, md5 } => {
@@ -152,14 +200,14 @@ impl Audit {
                     "Hashed '{file}' ahead: {size} bytes in {seconds:.3} s, MD5 {md5}"
                 );
             }
-            Event::Cut { peer, name, done, size, have, cause } => {
+            Event::Cut { peer, key, name, done, size, have, cause } => {
                 self.cut.fetch_add(1, Ordering::Relaxed);
                 self.bytes.fetch_add(done.saturating_sub(have), Ordering::Relaxed);
                 let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
-                let there = saved(have, "", "were");
+                let (there, with) = (saved(have, "", "were"), with(key));
                 warn!(
-                    event = "cut", %peer, %file, done, size, have = resumed(have), %cause,
-                    "Transfer of '{file}' to {peer} cut after {done} of {size} bytes{there}: {cause}"
+                    event = "cut", %peer, key = key.map(field::display), %file, done, size, have = resumed(have), %cause,
+                    "Transfer of '{file}' to {peer}{with} cut after {done} of {size} bytes{there}: {cause}"
                 );
             }
             _ => {}
@@ -191,6 +239,12 @@ impl Monitor for Audit {
 /// What a resumed transfer saved, as the end of a clause; nothing for one that began at the beginning.
 fn saved(have: u64, of_which: &str, are: &str) -> String {
     resumed(have).map(|have| format!(", {of_which}{have} bytes {are} there already")).unwrap_or_default()
+}
+
+/// Whose key a peer has shown, behind its address.
+fn with(key: Option<&KeyName>) -> String {
+    // Nothing is allocated for those who have shown none.
+    key.map(|key| format!(" (key={key})")).unwrap_or_default()
 }
 
 fn resumed(have: u64) -> Option<u64> {

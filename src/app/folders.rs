@@ -32,20 +32,29 @@ pub(super) fn cannot_serve(root: &Path, error: &io::Error) -> Failure {
     Failure::new(code_of(error), text)
 }
 
+/// Makes the state folder if it is missing.
+pub(super) fn make_state(state: &Path) -> Result<(), Failure> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(STATE_MODE)
+        .create(state)
+        .map_err(|error| cannot_use(state, &error))
+}
+
+fn cannot_use(state: &Path, error: &io::Error) -> Failure {
+    let text = format!(
+        "cannot use the state folder {}: {}; choose another with --state",
+        state.display(),
+        in_words(error)
+    );
+    Failure::new(code_of(error), text)
+}
+
 /// Makes the state folder if it is missing, and keeps every other server off it for as long as
 /// what is returned lives.
 pub(super) fn claim_state(state: &Path) -> Result<File, Failure> {
-    let failed = |error: io::Error| {
-        Failure::new(
-            code_of(&error),
-            format!(
-                "cannot use the state folder {}: {}; choose another with --state",
-                state.display(),
-                in_words(&error)
-            ),
-        )
-    };
-    DirBuilder::new().recursive(true).mode(STATE_MODE).create(state).map_err(failed)?;
+    let failed = |error: io::Error| cannot_use(state, &error);
+    make_state(state)?;
     let lock = OpenOptions::new()
         .create(true)
         .truncate(false)

@@ -21,19 +21,21 @@ use tracing::{info, warn};
 use super::audit::Audit;
 use super::{Failure, exit_code, fail, folders, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
-use crate::config::{self, Config, ConfigError, LogFormat};
+use crate::config::{self, Config, ConfigError, LogFormat, Task};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
+use crate::keys::KeyFile;
 use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN, RUNTIME_STOP_TIMEOUT};
 use crate::logging::{self, Logging};
 use crate::server::{self, listener};
-use crate::service::{Observer, Service};
+use crate::service::{Access, Observer, Service};
 use crate::storage::local::LocalDisk;
 
 /// Runs the server with these arguments (the first is the program's name) and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let stopping = CancellationToken::new();
     let result = catch_interrupts(stopping.clone()).and_then(|()| match config::load(arguments) {
-        Ok(config) => run(config, stopping),
+        Ok(Task::Serve(config)) => run(*config, stopping),
+        Ok(Task::Key(task)) => super::keys::run(task),
         Err(ConfigError::Arguments(error)) => {
             // Help and version are errors to clap, but of status 0 and for standard output.
             let _ = error.print();
@@ -64,10 +66,12 @@ fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> 
     let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir])
         .map_err(|error| folders::cannot_serve(&config.root, &error))?;
     let _state = folders::claim_state(&config.state)?;
+    let keys = KeyFile::new(&config.state);
+    keys.check().map_err(|error| Failure::new(error.code(), error))?;
     let listener =
         listener::bind(config.bind, config.port).map_err(|error| cannot_listen(&config, &error))?;
     let logging = start_log(&config)?;
-    let code = match serve(&config, disk, listener, stopping) {
+    let code = match serve(&config, disk, keys, listener, stopping) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -100,6 +104,7 @@ fn start_log(config: &Config) -> Result<Logging, Failure> {
 fn serve(
     config: &Config,
     disk: LocalDisk,
+    keys: KeyFile,
     listener: TcpListener,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
@@ -112,7 +117,8 @@ fn serve(
         .build()
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
-    let service = Service::new(disk, catalog, Arc::clone(&audit));
+    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone());
+    let service = Service::new(disk, catalog, Arc::clone(&audit), access);
     let outcome = runtime.block_on(listen(config, listener, service, settings, Arc::clone(&audit), stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.

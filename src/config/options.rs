@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
+use super::keys::Command;
 use crate::limits;
+use crate::service::Net;
 use crate::units::{Rate, Size, Span};
 
 /// How log lines are written.
@@ -25,9 +27,21 @@ pub enum LogFormat {
 /// a key of a TOML file given with --config. The command line wins over the environment, the
 /// environment over the file.
 #[derive(Clone, Debug, Default, Parser, Deserialize)]
-#[command(name = "server", version, about, long_about, max_term_width = 100)]
+#[command(
+    name = "server",
+    version,
+    about,
+    long_about,
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true
+)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Options {
+    /// What is to be done instead of serving
+    #[command(subcommand)]
+    #[serde(skip)]
+    pub command: Option<Command>,
+
     /// Port to listen on; 0 lets the system pick one, which is printed
     #[arg(env = "ONEPORT_PORT", help = format!(
         "Port to listen on; 0 lets the system pick one, which is printed [default: {}]", limits::DEFAULT_PORT))]
@@ -49,6 +63,16 @@ pub struct Options {
     /// Folder for the server's state; one running server each [default: .oneport]
     #[arg(long, env = "ONEPORT_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
+
+    /// Let nobody read without a key; this closes version 1 of the protocol too [default: false]
+    #[arg(long, env = "ONEPORT_REQUIRE_KEY", value_name = "true|false", num_args = 0..=1,
+        default_missing_value = "true", require_equals = true)]
+    pub require_key: Option<bool>,
+
+    /// Network from which keys may come unencrypted, where others may read them (192.168.1.0/24); can be
+    /// given several times, in the variable with commas between [default: none but this machine]
+    #[arg(long, env = "ONEPORT_ALLOW_PLAINTEXT_KEYS", value_name = "NET", value_delimiter = ',')]
+    pub allow_plaintext_keys: Option<Vec<Net>>,
 
     /// Folder for log files [default: logs]
     #[arg(long, env = "ONEPORT_LOG_DIR", value_name = "DIR")]
@@ -116,11 +140,14 @@ impl Options {
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
+            command: self.command.or(other.command),
             port: self.port.or(other.port),
             root: self.root.or(other.root),
             bind: self.bind.or(other.bind),
             config: self.config.or(other.config),
             state: self.state.or(other.state),
+            require_key: self.require_key.or(other.require_key),
+            allow_plaintext_keys: self.allow_plaintext_keys.or(other.allow_plaintext_keys),
             log_dir: self.log_dir.or(other.log_dir),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),

@@ -4,6 +4,13 @@ use super::*;
 use crate::units::Size;
 
 fn load_from(arguments: &[&str]) -> Result<Config, ConfigError> {
+    match task(arguments)? {
+        Task::Serve(config) => Ok(*config),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn task(arguments: &[&str]) -> Result<Task, ConfigError> {
     load(std::iter::once("server").chain(arguments.iter().copied()).map(OsString::from))
 }
 
@@ -62,6 +69,8 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
         let value = match key.as_str() {
             "bind" => "\"127.0.0.1\"",
             "log-format" => "\"json\"",
+            "require-key" => "true",
+            "allow-plaintext-keys" => "[\"10.0.0.0/8\", \"::1\"]",
             "root" | "state" | "log-dir" | "log-level" => "\"x\"",
             _ => "5000",
         };
@@ -78,6 +87,66 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
         let error = load_from(&["--config", file.path().to_str().unwrap()]).unwrap_err();
         assert!(matches!(error, ConfigError::Wrong { .. }), "{wrong}: {error}");
     }
+}
+
+#[test]
+fn keys_are_looked_after_beside_a_root_that_is_called_key() {
+    let serves = |arguments: &[&str]| load_from(arguments).unwrap().root;
+    assert_eq!(serves(&["0", "key"]), PathBuf::from("key"));
+    assert_eq!(serves(&["0", "./key", "--state", "s"]), PathBuf::from("./key"));
+    let Task::Key(KeyTask { state, action: keys::Action::Add { name, grant, expires, json } }) =
+        task(&["key", "add", "ci", "--allow", "read,write", "--path", "a/b/", "--state", "s", "--json"])
+            .unwrap()
+    else {
+        panic!("another task");
+    };
+    assert_eq!((state, name.as_str(), expires, json), ("s".into(), "ci", None, true));
+    assert_eq!((grant.rights.to_string().as_str(), &*grant.prefix), ("read,write", &b"a/b"[..]));
+    let file = file("state = \"elsewhere\"\n");
+    let listing = task(&["key", "list", "--config", file.path().to_str().unwrap()]).unwrap();
+    assert!(matches!(listing, Task::Key(KeyTask { state, .. }) if state == PathBuf::from("elsewhere")));
+    for wrong in [
+        &["key"][..],
+        &["key", "add", "ci"],
+        &["key", "add", "ci", "--allow", "all"],
+        &["key", "add", "c i", "--allow", "read"],
+        &["key", "add", "ci", "--allow", "read", "--path", "../x"],
+        &["key", "add", "ci", "--allow", "read", "--path", "/x"],
+        &["key", "add", "ci", "--allow", "read", "--expires", "soon"],
+        &["key", "add", "ci", "--allow", "read", "--expires", "2027"],
+        &["key", "revoke"],
+        &["--allow-plaintext-keys", "10.0.0.1/8"],
+    ] {
+        assert!(matches!(task(wrong), Err(ConfigError::Arguments(_))), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_ends_after_a_time_at_a_day_or_at_a_moment_of_the_future() {
+    let now: jiff::Timestamp = "2026-06-01T12:00:00Z".parse().unwrap();
+    let moment =
+        |text: &str| text.parse::<keys::Expiry>().unwrap().moment(now).map(|moment| moment.to_string());
+    assert_eq!(moment("30d").as_deref(), Some("2026-07-01T12:00:00Z"));
+    assert_eq!(moment("1.5h").as_deref(), Some("2026-06-01T13:30:00Z"));
+    assert_eq!(moment("2027-01-31").as_deref(), Some("2027-01-31T00:00:00Z"));
+    assert_eq!(moment("2027-01-31T12:00:00+02:00").as_deref(), Some("2027-01-31T10:00:00Z"));
+    for past in ["2026-06-01", "0s", "2026-06-01T12:00:00Z"] {
+        assert_eq!(moment(past), None, "{past}");
+    }
+}
+
+#[test]
+fn networks_come_from_the_command_line_or_the_file() {
+    let nets = |arguments: &[&str]| {
+        let config = load_from(arguments).unwrap();
+        config.plaintext_keys.iter().map(Net::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(nets(&[]), [""; 0]);
+    let two = ["--allow-plaintext-keys", "10.0.0.0/8", "--allow-plaintext-keys", "::1,fd00::/8"];
+    assert_eq!(nets(&two), ["10.0.0.0/8", "::1/128", "fd00::/8"]);
+    assert!(load_from(&["--require-key"]).unwrap().require_key);
+    assert!(!load_from(&["--require-key=false"]).unwrap().require_key);
+    assert_eq!(load_from(&["--require-key", "1234"]).unwrap().port, 1234);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::wire::WireEnd;
 use crate::codec::WireError;
+use crate::service::access::NotAccepted;
 use crate::sniff::Dialect;
 
 /// How a connection ended other than in the ordinary way: a cause for the log.
@@ -19,6 +20,9 @@ pub(super) enum End {
     /// The peer needs something that this server does not have.
     #[error("the client needs the capability {0}, which is not known")]
     Lacking(String),
+    /// The peer has shown a key that is not accepted.
+    #[error("{0}")]
+    NotAccepted(NotAccepted),
     /// Nothing was said or sent for too long.
     #[error("idle for {} s", .0.as_secs_f32())]
     Idle(std::time::Duration),

@@ -5,14 +5,15 @@
 //! connections of a client share its rate; a client is an address, or a public IPv6 network of 64 bits.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::Settings;
-use crate::limits::{RATE_CLIENT_BITS, RATE_CLIENTS_RESTING_MAX, RATE_FRAME_BYTES_MIN, RATE_FRAME_TURNS};
+use crate::limits::{RATE_CLIENTS_RESTING_MAX, RATE_FRAME_BYTES_MIN, RATE_FRAME_TURNS};
 use crate::rate::{Due, Limiter};
+use crate::service::address::client_of;
 
 /// The limits that are in force.
 pub(super) struct Rates {
@@ -90,18 +91,6 @@ impl Table {
     }
 }
 
-/// Who counts as one client: an address. Of a public IPv6 address the network counts, because whoever
-/// has one address of it has them all; neighbours in a private network are told apart.
-fn client_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) if !(v6.is_unicast_link_local() || v6.is_unique_local() || v6.is_loopback()) => {
-            let host_bits = Ipv6Addr::BITS - RATE_CLIENT_BITS;
-            Ipv6Addr::from_bits(v6.to_bits() >> host_bits << host_bits).into()
-        }
-        other => other,
-    }
-}
-
 impl Throttle {
     /// Waits for this connection's turn if it has nothing left of the last one; how many of `wanted` bytes
     /// may be sent now.
@@ -150,22 +139,6 @@ mod tests {
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn a_client_is_an_address_or_a_public_network_of_ipv6() {
-        for (one, other, is_same) in [
-            ("192.0.2.1", "192.0.2.2", false),
-            ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
-            ("2001:db8::1", "2001:db8::ffff:1:2:3", true),
-            ("2001:db8::1", "2001:db8:0:1::1", false),
-            ("fe80::1", "fe80::2", false),
-            ("fd00::1", "fd00::2", false),
-            ("::1", "::2", false),
-        ] {
-            assert_eq!(client_of(address(one)) == client_of(address(other)), is_same, "{one} and {other}");
-        }
     }
 
     #[test]

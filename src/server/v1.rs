@@ -1,6 +1,6 @@
 //! The edge of wire format v1 (`docs/protocol.md`): one request, one file, close.
 //!
-//! 1. The request is decoded and its name parsed; the service opens the file or refuses.
+//! 1. The request is decoded; the service says whether the name may be asked for, and opens the file or refuses.
 //! 2. `OK` goes out alone, as soon as the digest is there or the client's patience is at risk.
 //! 3. After a pause the header follows in one write, with the data right behind it.
 //! 4. The last bytes are held back until the file is known not to have changed.
@@ -19,6 +19,8 @@ use crate::codec::v1::{self, Header, Request, RequestCodec, Response, ResponseCo
 use crate::digest::Md5;
 use crate::limits::{LAST_CHUNK, SEND_CHUNK, V1_OK_PATIENCE};
 use crate::names::{FileName, NameError};
+use crate::rights::Verb;
+use crate::service::access::{Caller, Denied, Permit};
 use crate::service::transfer::Transfer;
 use crate::service::{Event, ServiceError, Source};
 use crate::storage::StoredFile;
@@ -44,22 +46,32 @@ pub(super) async fn answer(
     peer: SocketAddr,
     context: &Context,
 ) -> Result<(), End> {
-    let (said, name) = match request {
-        Request::Name(said) => {
-            let name = FileName::parse_text(&said);
-            (said, name)
-        }
-        Request::TooLong { beginning } => (beginning, Err(NameError::TooLong)),
+    let (said, is_whole) = match request {
+        Request::Name(said) => (said, true),
+        Request::TooLong { beginning } => (beginning, false),
     };
     context.service.tell(&Event::Requested { peer, name: &said });
-    let name = match name {
-        Ok(name) => name,
-        Err(error) => return refuse(&said, &error.to_string(), wire, peer, context).await,
+    // This dialect has no keys: whoever speaks it is anybody.
+    let caller = Caller::new(peer, wire.is_secured());
+    let permit = context.service.permit(&caller, Verb::Get, &said).and_then(|permit| match permit.name() {
+        _ if !is_whole => Err(Denied::Name(NameError::TooLong)),
+        name if name.as_text().is_none() => Err(Denied::Name(NameError::NotText)),
+        _ => Ok(permit),
+    });
+    let permit = match permit {
+        Ok(permit) => permit,
+        Err(Denied::Name(error)) => return refuse(&said, &error.to_string(), wire, peer, context).await,
+        Err(denied) => {
+            let text = Response::Refused(denied.to_string().into());
+            wire.write_all(&encoded(text)?, false).await?;
+            wire.say_farewell().await;
+            return Ok(());
+        }
     };
-    match context.service.open(&name).await {
-        Ok(source) => send(&name, source, wire, peer, context).await,
+    match context.service.open(&permit).await {
+        Ok(source) => send(&permit, source, wire, context).await,
         Err(ServiceError::Unavailable(cause)) => {
-            context.service.tell(&Event::Unavailable { peer, name: &name, cause: &cause });
+            context.service.tell(&Event::Unavailable { peer, name: permit.name(), cause: &cause });
             Err(End::Told)
         }
         Err(refused) => refuse(&said, &refused.to_string(), wire, peer, context).await,
@@ -79,17 +91,12 @@ async fn refuse(
     Ok(())
 }
 
-async fn send(
-    name: &FileName,
-    source: Source,
-    wire: &mut Wire,
-    peer: SocketAddr,
-    context: &Context,
-) -> Result<(), End> {
+async fn send(permit: &Permit, source: Source, wire: &mut Wire, context: &Context) -> Result<(), End> {
+    let (peer, name) = (permit.caller().peer(), permit.name());
     let (md5, file) = match source {
         Source::Small { bytes, md5 } => {
             let pause_end = send_ok(wire, context).await?;
-            let mut transfer = context.service.begin(peer, name, bytes.len() as u64);
+            let mut transfer = context.service.begin(permit, bytes.len() as u64);
             sleep_until(pause_end).await;
             if let Err(end) = send_small(name, md5, &bytes, &mut transfer, wire).await {
                 transfer.cut(&end.to_string());
@@ -105,7 +112,7 @@ async fn send(
             }
         },
     };
-    let mut transfer = context.service.begin(peer, name, file.size());
+    let mut transfer = context.service.begin(permit, file.size());
     match send_large(name, md5, &file, &mut transfer, wire).await {
         Ok(()) => finish(transfer, md5, wire).await,
         Err(end) => {

@@ -19,12 +19,14 @@ use tokio::time::{Instant, sleep_until};
 use super::Context;
 use super::end::End;
 use super::wire::Wire;
+use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Responder};
 use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
-use crate::names::FileName;
+use crate::rights::Verb;
+use crate::service::access::{Caller, Denied, NotAccepted, Permit};
 use crate::service::accounts::Account;
 use crate::service::digests::HashError;
 use crate::service::listing::ListingError;
@@ -66,7 +68,8 @@ pub(super) async fn serve(
     }
     let mut connection = Connection {
         context,
-        peer,
+        caller: Caller::new(peer, wire.is_secured()),
+        has_shown_key: false,
         responder,
         works: HashMap::new(),
         running: JoinSet::new(),
@@ -79,6 +82,8 @@ pub(super) async fn serve(
         held: VecDeque::new(),
     };
     let ended = match hello.first {
+        // A hello may go to a server that takes it for a name, and logs it.
+        Some(ClientFrame::Auth(_)) => Err(WireError::Frame("a key is in the hello").into()),
         Some(first) => connection.hear(first),
         None => Ok(()),
     };
@@ -89,17 +94,39 @@ pub(super) async fn serve(
     if let Err(end) = &ended {
         connection.blame(&end.to_string());
     }
-    if let Err(End::Protocol(error)) = &ended {
-        let said = Responder::violated(Code::Protocol, &error.to_string());
-        wire.write_all(&said, false).await?;
+    if matches!(ended, Err(End::NotAccepted(_))) {
+        // Whoever has to wait for a refusal should cost little.
+        drop(connection);
     }
-    match &ended {
-        Ok(()) | Err(End::Protocol(_) | End::Stopping) => {
-            wire.say_farewell().await;
+    let said = match &ended {
+        Err(End::Protocol(error)) => Some(Responder::violated(Code::Protocol, &error.to_string())),
+        Err(End::NotAccepted(reason)) if may_say(*reason, peer, context).await => {
+            Some(Responder::violated(Code::NotAllowed, &reason.to_string()))
         }
-        Err(_) => {}
+        _ => None,
+    };
+    if let Some(said) = &said {
+        wire.write_all(said, false).await?;
+    }
+    if said.is_some() || matches!(ended, Ok(()) | Err(End::Stopping)) {
+        wire.say_farewell().await;
     }
     ended
+}
+
+/// Waits until it is time to say that a key is not accepted; `false` if it must not be said at all.
+async fn may_say(reason: NotAccepted, peer: SocketAddr, context: &Context) -> bool {
+    if reason == NotAccepted::Clear {
+        // Nothing was tried: the key was not even looked at.
+        return true;
+    }
+    let Some(turn) = context.service.failed_attempt(peer.ip(), Instant::now().into_std()) else {
+        return false;
+    };
+    tokio::select! {
+        () = sleep_until(Instant::from_std(turn.at)) => true,
+        () = context.stopping.cancelled() => false,
+    }
 }
 
 /// What is known of a request whose file is open.
@@ -122,7 +149,7 @@ impl Work {
 
 /// A piece of work that was done for a request.
 enum Done {
-    Opened(RequestId, FileName, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>),
+    Opened(RequestId, Permit, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>),
     Read(Opening, Vec<u8>, Result<Reading, ServiceError>),
     Rooted(RequestId, Result<Arc<Tree>, HashError>),
     Valued(RequestId, u64, Result<Value, HashError>),
@@ -133,7 +160,9 @@ type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 struct Connection<'a> {
     context: &'a Context,
-    peer: SocketAddr,
+    caller: Caller,
+    /// Whether it has shown a key: that is possible once.
+    has_shown_key: bool,
     responder: Responder,
     works: HashMap<RequestId, Slot>,
     running: JoinSet<Done>,
@@ -257,7 +286,17 @@ impl Connection<'_> {
         {
             account.cut("the client cancelled it");
         }
-        Ok(self.responder.handle(frame, Instant::now().into_std())?)
+        match frame {
+            ClientFrame::Auth(_) if std::mem::replace(&mut self.has_shown_key, true) => {
+                Err(WireError::Frame("a key was shown before").into())
+            }
+            ClientFrame::Auth(shown) => {
+                self.caller =
+                    self.context.service.authenticate(&self.caller, &shown).map_err(End::NotAccepted)?;
+                Ok(())
+            }
+            other => Ok(self.responder.handle(other, Instant::now().into_std())?),
+        }
     }
 
     /// Does what the responder asks for, as far as there is room for what it gives; `true` if that was
@@ -271,9 +310,13 @@ impl Connection<'_> {
             match ask {
                 Ask::Open { request, name, token, transfer, small } => {
                     let token = token.and_then(versions::Token::from_bytes);
-                    match FileName::parse(&name) {
-                        Ok(name) => self.read(Opening { request, name, token, transfer, small }, &mut lane),
-                        Err(error) => self.refuse(request, &name, &error.to_string()),
+                    let verb = if transfer.is_some() { Verb::Get } else { Verb::Stat };
+                    match self.context.service.permit(&self.caller, verb, &name) {
+                        Ok(permit) => {
+                            self.read(Opening { request, permit, token, transfer, small }, &mut lane);
+                        }
+                        Err(Denied::Name(error)) => self.refuse(request, &name, &error.to_string()),
+                        Err(denied) => self.deny(request, denied),
                     }
                 }
                 Ask::Root(request) => {
@@ -332,7 +375,9 @@ impl Connection<'_> {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Opened(request, name, transfer, opened) => self.opened(request, &name, transfer, opened),
+            Done::Opened(request, permit, transfer, opened) => {
+                self.opened(request, &permit, transfer, opened);
+            }
             Done::Read(opening, bytes, read) => self.read_beside(opening, &bytes, read),
             Done::Rooted(request, Ok(tree)) => {
                 self.proven(request, &tree);
@@ -364,6 +409,11 @@ impl Connection<'_> {
         }
     }
 
+    /// Says that a request is not allowed, or not any more.
+    fn deny(&mut self, request: RequestId, denied: Denied) {
+        self.fail(request, Code::NotAllowed, &denied.to_string());
+    }
+
     fn fail(&mut self, request: RequestId, code: Code, text: &str) {
         if let Some(account) = self.account(request) {
             account.cut(text);
@@ -377,11 +427,12 @@ impl Connection<'_> {
         for account in running.chain(&self.held).filter_map(|work| work.account.as_ref()) {
             account.cut(cause);
         }
-        for Whole { name, size, .. } in &self.whole {
+        for Whole { permit, size, .. } in &self.whole {
             // How much of them has arrived is not known.
             self.context.service.tell(&Event::Cut {
-                peer: self.peer,
-                name,
+                peer: permit.caller().peer(),
+                key: permit.caller().key_name(),
+                name: permit.name(),
                 done: 0,
                 size: *size,
                 have: 0,

@@ -72,6 +72,11 @@ impl Wire {
         Self { stream, pace, throttle, waited: Duration::ZERO, taken: 0 }
     }
 
+    /// Whether nobody on the way can read what is sent.
+    pub(super) fn is_secured(&self) -> bool {
+        false
+    }
+
     /// Reads what is there, without a deadline of its own: the caller has one for the whole request.
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> Result<usize, WireEnd> {
         Ok(self.stream.read_buf(buffer).await?)

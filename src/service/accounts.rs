@@ -1,19 +1,21 @@
 //! The accounts of transfers of version 2, which may be spread over requests and connections.
 //!
-//! Requests that say the same transfer number, from the same address and for the same file, share
+//! Requests that say the same transfer number, from the same address and key and for the same file, share
 //! one account: the log tells one transfer, however it is carried. What the client has already
 //! counts as done. The end is told once, when the last request lets go of the account.
 //! Who asks for what, and whether it is answered, is not this module's business.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
 use crate::digest::Digest;
 use crate::names::FileName;
 use crate::progress::Steps;
+use crate::token::KeyId;
 use crate::tree::Root;
 
+use super::access::{Caller, Permit};
 use super::registry::Registry;
 use super::{Event, Service, lock};
 
@@ -26,7 +28,7 @@ const NO_TRANSFER: [u8; TRANSFER_LEN] = [0; TRANSFER_LEN];
 const ENDED: &str = "the connection ended";
 
 /// What requests of one transfer have in common. The size keeps versions of a file apart.
-type Key = (IpAddr, [u8; TRANSFER_LEN], FileName, u64);
+type Key = (IpAddr, Option<KeyId>, [u8; TRANSFER_LEN], FileName, u64);
 
 /// The accounts of transfers that have a number: no more than there are requests in flight.
 pub(super) type Accounts = Registry<Key, Account>;
@@ -34,7 +36,7 @@ pub(super) type Accounts = Registry<Key, Account>;
 /// The account of one transfer. Dropping the last reference ends it.
 pub(crate) struct Account {
     service: Service,
-    peer: SocketAddr,
+    caller: Caller,
     name: FileName,
     size: u64,
     have: u64,
@@ -61,16 +63,18 @@ impl Service {
     /// transfer need not move.
     pub(crate) fn account(
         &self,
-        peer: SocketAddr,
+        permit: &Permit,
         transfer: [u8; TRANSFER_LEN],
-        name: &FileName,
         size: u64,
         have: u64,
     ) -> Arc<Account> {
-        let key = (transfer != NO_TRANSFER).then(|| (peer.ip(), transfer, name.clone(), size));
+        let (caller, name) = (permit.caller(), permit.name());
+        let key = (transfer != NO_TRANSFER)
+            .then(|| (caller.peer().ip(), caller.key_id(), transfer, name.clone(), size));
         let shared = key.as_ref().and_then(|key| self.inner.accounts.get(key));
         let account = shared.unwrap_or_else(|| {
-            let new = Arc::new(Account::new(self.clone(), peer, name.clone(), size, have, key.clone()));
+            let new =
+                Arc::new(Account::new(self.clone(), caller.clone(), name.clone(), size, have, key.clone()));
             match key {
                 Some(key) => self.inner.accounts.get_or_insert(key, &new, |_| true),
                 None => new,
@@ -82,14 +86,7 @@ impl Service {
 }
 
 impl Account {
-    fn new(
-        service: Service,
-        peer: SocketAddr,
-        name: FileName,
-        size: u64,
-        have: u64,
-        key: Option<Key>,
-    ) -> Self {
+    fn new(service: Service, caller: Caller, name: FileName, size: u64, have: u64, key: Option<Key>) -> Self {
         let (have, began) = (have.min(size), Instant::now());
         let mut steps = Steps::new(size);
         if have > 0 {
@@ -97,15 +94,16 @@ impl Account {
             let _ = steps.reached(have);
         }
         let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
-        Self { service, peer, name, size, have, key, begun: Once::new(), state: Mutex::new(state) }
+        Self { service, caller, name, size, have, key, begun: Once::new(), state: Mutex::new(state) }
     }
 
     /// Tells the request and the start, once; whoever comes meanwhile waits until it is told.
     fn begin(&self) {
-        let Self { peer, ref name, size, have, .. } = *self;
+        let Self { ref caller, ref name, size, have, .. } = *self;
+        let (peer, key) = (caller.peer(), caller.key_name());
         self.begun.call_once(|| {
             self.service.tell(&Event::Requested { peer, name: name.as_bytes() });
-            self.service.tell(&Event::Started { peer, name, size, have });
+            self.service.tell(&Event::Started { peer, key, name, size, have });
         });
     }
 
@@ -134,7 +132,8 @@ impl Account {
     }
 
     fn tell_steps(&self, state: &mut State) {
-        let Self { peer, ref name, size, .. } = *self;
+        let Self { ref caller, ref name, size, .. } = *self;
+        let peer = caller.peer();
         for percent in state.steps.reached(self.done(state)) {
             let done = state.steps.mark(percent);
             self.service.tell(&Event::Progress { peer, name, percent, done, size });
@@ -151,16 +150,17 @@ impl Drop for Account {
             return;
         }
         let mut state = lock(&self.state);
-        let Self { peer, ref name, size, have, .. } = *self;
+        let Self { ref caller, ref name, size, have, .. } = *self;
+        let (peer, key) = (caller.peer(), caller.key_name());
         let done = self.done(&state);
         if done < size {
             let cause = state.cause.as_deref().unwrap_or(ENDED);
-            return self.service.tell(&Event::Cut { peer, name, done, size, have, cause });
+            return self.service.tell(&Event::Cut { peer, key, name, done, size, have, cause });
         }
         // The one step of an empty file.
         self.tell_steps(&mut state);
         let (elapsed, digest) = (state.last - state.began, state.root.map(Digest::Blake3));
-        self.service.tell(&Event::Finished { peer, name, size, have, elapsed, digest });
+        self.service.tell(&Event::Finished { peer, key, name, size, have, elapsed, digest });
     }
 }
 

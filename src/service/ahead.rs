@@ -46,7 +46,7 @@ impl Service {
     }
 
     async fn hash_one_ahead(&self, name: &FileName) {
-        let Ok(Source::Large(file)) = self.open(name).await else { return };
+        let Ok(Source::Large(file)) = self.open_for_nobody(name).await else { return };
         if !is_quiet(&file) || self.inner.digests.recall(file.identity()).is_some() {
             return;
         }

@@ -7,7 +7,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::digest::{Digest, Md5};
+use crate::keys::KeyName;
 use crate::names::FileName;
+use crate::rights::Verb;
 use crate::tree::Root;
 
 /// Hears of every event. Called on the async threads: it must not block.
@@ -66,6 +68,47 @@ pub enum Event<'a> {
         /// The true reason, which the peer was not told.
         cause: &'a str,
     },
+    /// A peer may not do what it asked for.
+    Denied {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// What it asked for.
+        verb: Verb,
+        /// The name as it was said, unchecked; empty for the root.
+        name: &'a [u8],
+        /// The true reason, of which the peer was told little.
+        cause: &'a str,
+    },
+    /// A peer has shown a key.
+    KeyAccepted {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What the key is called.
+        key: &'a KeyName,
+    },
+    /// A peer has shown something as a key that is none, or not any more.
+    KeyRefused {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The true reason, which the peer was not told.
+        cause: &'a str,
+    },
+    /// A peer has sent a key over a connection that others may read.
+    KeyInClear {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// Whether that is accepted from there.
+        is_allowed: bool,
+    },
+    /// The keys cannot be read: nobody is let in by one until they can be again.
+    KeysUnreadable {
+        /// What happened, and what to do.
+        cause: &'a str,
+    },
+    /// The keys can be read again.
+    KeysReadable,
     /// A request could not be answered at the moment.
     Unavailable {
         /// The peer's address.
@@ -79,6 +122,8 @@ pub enum Event<'a> {
     Started {
         /// The peer's address.
         peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
         /// The file.
         name: &'a FileName,
         /// Its size in bytes.
@@ -103,6 +148,8 @@ pub enum Event<'a> {
     Finished {
         /// The peer's address.
         peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
         /// The file.
         name: &'a FileName,
         /// Its size in bytes.
@@ -118,6 +165,8 @@ pub enum Event<'a> {
     Sent {
         /// The peer's address.
         peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
         /// The file.
         name: &'a FileName,
         /// Its size in bytes.
@@ -140,6 +189,8 @@ pub enum Event<'a> {
     Cut {
         /// The peer's address.
         peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
         /// The file.
         name: &'a FileName,
         /// Bytes that the peer has.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::access::Permit;
 use super::{Service, ServiceError};
 use crate::listing::{Selection, Stretch};
 use crate::names::FileName;
@@ -22,7 +23,7 @@ impl Service {
     /// The stretch of a listing that begins at a cursor.
     pub(crate) async fn list(
         &self,
-        folder: Option<FileName>,
+        permit: Permit<Option<FileName>>,
         selection: Arc<Selection>,
         cursor: bytes::Bytes,
     ) -> Result<Stretch, ListingError> {
@@ -33,7 +34,7 @@ impl Service {
         let listing = tokio::task::spawn_blocking(move || {
             // Given back when the work is done, whether anybody still waits for it or not.
             let _turn = turn;
-            inner.storage.list(folder.as_ref(), &selection, &cursor)
+            inner.storage.list(permit.name().as_ref(), &selection, &cursor)
         });
         match listing.await.map_err(|aborted| unavailable(aborted.to_string()))? {
             Ok(stretch) => Ok(stretch),

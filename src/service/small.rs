@@ -9,10 +9,10 @@ use std::io;
 use std::sync::Mutex;
 
 use crate::limits::{SMALL_FILE_MAX, SMALL_ROOTS_MAX};
-use crate::names::FileName;
 use crate::storage::{FileTime, Identity, OpenError, StoredFile, Trail};
 use crate::tree::Root;
 
+use super::access::Permit;
 use super::digests::{is_settled, now};
 use super::memory::Memory;
 use super::versions::Token;
@@ -133,11 +133,11 @@ impl Service {
     /// the same `lane` must have been known before it was made.
     pub(crate) fn read_now(
         &self,
-        name: &FileName,
+        permit: &Permit,
         most: u64,
         lane: &mut Lane,
     ) -> Result<Reading, ServiceError> {
-        let file = match self.inner.storage.open_along(name, &mut lane.trail) {
+        let file = match self.inner.storage.open_along(permit.name(), &mut lane.trail) {
             None => return Ok(Reading::Cold),
             Some(opened) => opened?,
         };
@@ -156,11 +156,11 @@ impl Service {
     /// As [`Self::read_now`], but waits for the disk, which blocks.
     pub(crate) fn read_cold(
         &self,
-        name: &FileName,
+        permit: &Permit,
         most: u64,
         bytes: &mut Vec<u8>,
     ) -> Result<Reading, ServiceError> {
-        let file = self.inner.storage.open(name)?;
+        let file = self.inner.storage.open(permit.name())?;
         self.inner
             .roots
             .read(file, most, now(), bytes, |file, bytes, offset| file.read_at(bytes, offset).map(Some))

@@ -3,19 +3,19 @@
 //! Every transfer that is begun is told to have ended, once: whole, or cut, even if the task that
 //! carries it is dropped.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Md5};
 use crate::names::FileName;
 use crate::progress::Steps;
 
+use super::access::Caller;
 use super::{Event, Service};
 
 /// A running transfer.
 pub(crate) struct Transfer<'a> {
     service: &'a Service,
-    peer: SocketAddr,
+    caller: &'a Caller,
     name: &'a FileName,
     size: u64,
     done: u64,
@@ -25,10 +25,11 @@ pub(crate) struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    pub(super) fn begin(service: &'a Service, peer: SocketAddr, name: &'a FileName, size: u64) -> Self {
-        service.tell(&Event::Started { peer, name, size, have: 0 });
+    pub(super) fn begin(service: &'a Service, caller: &'a Caller, name: &'a FileName, size: u64) -> Self {
+        let (peer, key) = (caller.peer(), caller.key_name());
+        service.tell(&Event::Started { peer, key, name, size, have: 0 });
         let (steps, began) = (Steps::new(size), Instant::now());
-        Self { service, peer, name, size, done: 0, steps, began, ended: false }
+        Self { service, caller, name, size, done: 0, steps, began, ended: false }
     }
 
     /// Bytes moved so far.
@@ -40,7 +41,8 @@ impl<'a> Transfer<'a> {
     /// stands for, however far beyond it the transfer is by then.
     pub(crate) fn advance(&mut self, count: u64) {
         self.done += count;
-        let Self { peer, name, size, .. } = *self;
+        let Self { caller, name, size, .. } = *self;
+        let peer = caller.peer();
         for percent in self.steps.reached(self.done) {
             let done = self.steps.mark(percent);
             self.service.tell(&Event::Progress { peer, name, percent, done, size });
@@ -55,9 +57,10 @@ impl<'a> Transfer<'a> {
     /// All of it arrived.
     pub(crate) fn finish(mut self, md5: Md5, elapsed: Duration) {
         self.ended = true;
-        let Self { peer, name, size, .. } = self;
+        let Self { caller, name, size, .. } = self;
+        let (peer, key) = (caller.peer(), caller.key_name());
         let digest = Some(Digest::Md5(md5));
-        self.service.tell(&Event::Finished { peer, name, size, have: 0, elapsed, digest });
+        self.service.tell(&Event::Finished { peer, key, name, size, have: 0, elapsed, digest });
     }
 
     /// It ends here, for this reason.
@@ -67,8 +70,9 @@ impl<'a> Transfer<'a> {
 
     fn tell_cut(&mut self, cause: &str) {
         self.ended = true;
-        let Self { peer, name, done, size, .. } = *self;
-        self.service.tell(&Event::Cut { peer, name, done, size, have: 0, cause });
+        let Self { caller, name, done, size, .. } = *self;
+        let (peer, key) = (caller.peer(), caller.key_name());
+        self.service.tell(&Event::Cut { peer, key, name, done, size, have: 0, cause });
     }
 }
 

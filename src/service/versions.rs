@@ -20,6 +20,7 @@ use crate::names::FileName;
 use crate::storage::{FileTime, Identity, OpenError, StoredFile};
 use crate::tree::{BlockHash, HASH_LEN, Root, Tree, block_count};
 
+use super::access::Permit;
 use super::digests::{HashError, is_settled, now};
 use super::memory::Memory;
 use super::registry::Registry;
@@ -104,12 +105,12 @@ impl Service {
     /// thread that it takes holds the `turn` until it is done, whatever becomes of whoever waits.
     pub(crate) async fn open_version(
         &self,
-        name: &FileName,
+        permit: &Permit,
         wanted: Option<Token>,
         opened: Option<StoredFile>,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Arc<Version>, ServiceError> {
-        let versions = &self.inner.versions;
+        let (versions, name) = (&self.inner.versions, permit.name());
         if let Some(version) = wanted.and_then(|token| versions.still_open(name, token)) {
             return Ok(version);
         }
@@ -280,6 +281,11 @@ impl Version {
     /// The open file.
     pub(crate) fn file(&self) -> &Arc<StoredFile> {
         &self.file
+    }
+
+    /// The name under which it was opened.
+    pub(crate) fn name(&self) -> &FileName {
+        &self.key.0
     }
 
     /// Its size in bytes.

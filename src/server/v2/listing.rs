@@ -9,6 +9,7 @@ use crate::codec::v2::{List, RequestId};
 use crate::error::Code;
 use crate::listing::{Selection, Stretch};
 use crate::names::FileName;
+use crate::service::access::Denied;
 use crate::service::listing::ListingError;
 use crate::service::{Event, ServiceError};
 
@@ -38,23 +39,37 @@ impl Connection<'_> {
             return;
         }
         let Some(listing) = self.works.get(&request).and_then(|slot| slot.listing.as_ref()) else { return };
-        let (folder, selection) = (listing.folder.clone(), Arc::clone(&listing.selection));
-        let (service, cursor) = (self.context.service.clone(), list.cursor.clone());
+        let name = listing.folder.as_ref().map_or(&b""[..], FileName::as_bytes);
+        // Anew for each stretch, because a listing may take long.
+        let permit = match self.context.service.permit_listing(&self.caller, name) {
+            Ok(permit) => permit,
+            Err(denied) => return self.deny(request, denied),
+        };
+        let (selection, service) = (Arc::clone(&listing.selection), self.context.service.clone());
+        let cursor = list.cursor.clone();
         self.start(
             request,
-            Box::pin(async move { Done::Listed(request, service.list(folder, selection, cursor).await) }),
+            Box::pin(async move { Done::Listed(request, service.list(permit, selection, cursor).await) }),
         );
     }
 
     /// Looks at a LIST; `false` if it was refused.
     fn begin_listing(&mut self, request: RequestId, list: &List) -> bool {
         let service = &self.context.service;
-        let (peer, is_continued) = (self.peer, !list.cursor.is_empty());
+        let (peer, is_continued) = (self.caller.peer(), !list.cursor.is_empty());
         let name = if list.name.is_empty() { ROOT } else { &list.name };
         service.tell(&Event::Listing { peer, name, is_continued });
-        let parsed = (!list.name.is_empty()).then(|| FileName::parse(&list.name)).transpose();
-        let (code, text, cause) = match (parsed, list.selection()) {
-            (Ok(folder), Ok(selection)) => {
+        let permit = match service.permit_listing(&self.caller, &list.name) {
+            Ok(permit) => Ok(permit),
+            Err(Denied::Name(error)) => Err(error),
+            Err(denied) => {
+                self.deny(request, denied);
+                return false;
+            }
+        };
+        let (code, text, cause) = match (permit, list.selection()) {
+            (Ok(permit), Ok(selection)) => {
+                let folder = permit.name().clone();
                 let listing = Listing { folder, selection: Arc::new(selection), entries: 0 };
                 self.works.insert(request, Slot { listing: Some(listing), ..Slot::default() });
                 return true;
@@ -69,7 +84,7 @@ impl Connection<'_> {
 
     /// Takes a stretch of a listing.
     pub(super) fn listed(&mut self, request: RequestId, listed: Result<Stretch, ListingError>) {
-        let (peer, service) = (self.peer, &self.context.service);
+        let (peer, service) = (self.caller.peer(), &self.context.service);
         let Some(listing) = self.works.get_mut(&request).and_then(|slot| slot.listing.as_mut()) else {
             return;
         };

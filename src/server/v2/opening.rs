@@ -12,6 +12,7 @@ use crate::error::Code;
 use crate::exchange::Opened;
 use crate::limits::V2_HELD_MAX;
 use crate::names::FileName;
+use crate::service::access::Permit;
 use crate::service::small::{Lane, Reading, Small};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
@@ -20,7 +21,7 @@ use crate::storage::StoredFile;
 /// What is to be opened for a request.
 pub(super) struct Opening {
     pub(super) request: RequestId,
-    pub(super) name: FileName,
+    pub(super) permit: Permit,
     pub(super) token: Option<versions::Token>,
     pub(super) transfer: Option<(TransferId, u64)>,
     /// The largest file that may be sent as a whole.
@@ -32,28 +33,28 @@ impl Connection<'_> {
     pub(super) fn read(&mut self, opening: Opening, lane: &mut Lane) {
         let Some(most) = opening.small else { return self.open(opening, None) };
         let service = &self.context.service;
-        match service.read_now(&opening.name, most, lane) {
+        match service.read_now(&opening.permit, most, lane) {
             Ok(Reading::Whole(small)) => self.send_whole(opening, &small, lane.bytes()),
             Ok(Reading::Open(file)) => self.open(opening, Some(file)),
             Ok(Reading::Cold) => {
                 let (request, service) = (opening.request, service.clone());
-                let (turns, name) = (Arc::clone(&self.openings), opening.name.clone());
+                let (turns, permit) = (Arc::clone(&self.openings), opening.permit.clone());
                 let handle = self.running.spawn(async move {
                     let turn = turns.acquire_owned().await;
                     let reading = tokio::task::spawn_blocking(move || {
                         let _turn = turn;
                         let mut bytes = Vec::new();
-                        let read = service.read_cold(&opening.name, most, &mut bytes);
+                        let read = service.read_cold(&opening.permit, most, &mut bytes);
                         Done::Read(opening, bytes, read)
                     });
                     reading.await.unwrap_or_else(|aborted| {
                         let error = ServiceError::Unavailable(aborted.to_string());
-                        Done::Opened(request, name, None, Err(error))
+                        Done::Opened(request, permit, None, Err(error))
                     })
                 });
                 self.works.insert(request, Slot { running: vec![handle], ..Slot::default() });
             }
-            Err(error) => self.unopened(opening.request, &opening.name, error),
+            Err(error) => self.unopened(opening.request, opening.permit.name(), error),
         }
     }
 
@@ -63,22 +64,22 @@ impl Connection<'_> {
         let file = File { size, modified, mode, token: *token.as_bytes(), root: Some(root) };
         let is_wanted = opening.token.is_none_or(|wanted| wanted == token);
         if is_wanted && self.responder.whole(opening.request, &file, bytes, &mut self.output) {
-            self.whole.push(Whole { name: opening.name, size, root });
+            self.whole.push(Whole { permit: opening.permit, size, root });
         } else {
             self.open(opening, None);
         }
     }
 
     fn open(&mut self, opening: Opening, file: Option<StoredFile>) {
-        let Opening { request, name, token, transfer, .. } = opening;
+        let Opening { request, permit, token, transfer, .. } = opening;
         self.works.insert(request, Slot::default());
         let (service, turns) = (self.context.service.clone(), Arc::clone(&self.openings));
         self.start(
             request,
             Box::pin(async move {
                 let turn = turns.acquire_owned().await.ok();
-                let opened = service.open_version(&name, token, file, turn).await;
-                Done::Opened(request, name, transfer, opened)
+                let opened = service.open_version(&permit, token, file, turn).await;
+                Done::Opened(request, permit, transfer, opened)
             }),
         );
     }
@@ -98,14 +99,14 @@ impl Connection<'_> {
             Ok(Reading::Whole(small)) => self.send_whole(opening, &small, bytes),
             Ok(Reading::Open(file)) => self.open(opening, Some(file)),
             Ok(Reading::Cold) => self.open(opening, None),
-            Err(error) => self.unopened(opening.request, &opening.name, error),
+            Err(error) => self.unopened(opening.request, opening.permit.name(), error),
         }
     }
 
     pub(super) fn opened(
         &mut self,
         request: RequestId,
-        name: &FileName,
+        permit: &Permit,
         transfer: Option<(TransferId, u64)>,
         opened: Result<Arc<Version>, ServiceError>,
     ) {
@@ -113,13 +114,14 @@ impl Connection<'_> {
         let service = &self.context.service;
         let version = match opened {
             Ok(version) => version,
-            Err(error) => return self.unopened(request, name, error),
+            Err(error) => return self.unopened(request, permit.name(), error),
         };
         let tree = version.tree();
         let (size, modified, mode) = (version.size(), version.modified(), version.mode());
-        let account = transfer.map(|(transfer, have)| service.account(self.peer, transfer, name, size, have));
+        let account = transfer.map(|(transfer, have)| service.account(permit, transfer, size, have));
         if account.is_none() {
-            service.tell(&Event::Requested { peer: self.peer, name: name.as_bytes() });
+            let (peer, name) = (permit.caller().peer(), permit.name().as_bytes());
+            service.tell(&Event::Requested { peer, name });
         }
         let token = *version.token().as_bytes();
         let work = Work { version, account };
@@ -139,7 +141,7 @@ impl Connection<'_> {
             ServiceError::TooLarge(_) => (Code::Limit, error.to_string()),
             ServiceError::Unavailable(_) => (Code::LocalIo, error.to_string()),
         };
-        self.context.service.tell(&Event::Unavailable { peer: self.peer, name, cause: &cause });
+        self.context.service.tell(&Event::Unavailable { peer: self.caller.peer(), name, cause: &cause });
         self.responder.refused(request, code, &cause);
     }
 
@@ -153,8 +155,9 @@ impl Connection<'_> {
     }
 
     pub(super) fn refuse(&mut self, request: RequestId, name: &[u8], cause: &str) {
-        self.context.service.tell(&Event::Requested { peer: self.peer, name });
-        self.context.service.tell(&Event::Refused { peer: self.peer, name, cause });
+        let peer = self.caller.peer();
+        self.context.service.tell(&Event::Requested { peer, name });
+        self.context.service.tell(&Event::Refused { peer, name, cause });
         self.responder.refused(request, Code::NotFound, NO_SUCH_FILE);
     }
 }

@@ -10,13 +10,14 @@ use crate::codec::v2::RequestId;
 use crate::error::Code;
 use crate::exchange::Output;
 use crate::limits::V2_FILL;
-use crate::names::FileName;
+use crate::rights::Verb;
 use crate::service::Event;
+use crate::service::access::Permit;
 use crate::tree::Root;
 
 /// A small file that goes out as a whole.
 pub(super) struct Whole {
-    pub(super) name: FileName,
+    pub(super) permit: Permit,
     pub(super) size: u64,
     pub(super) root: Root,
 }
@@ -35,6 +36,14 @@ impl Connection<'_> {
                     let Some(work) = self.works.get(&request).and_then(|slot| slot.work.as_ref()) else {
                         continue;
                     };
+                    // What was revoked or has expired is over, also in the middle of a file.
+                    let name = work.version.name().as_bytes();
+                    if ends_block
+                        && let Err(denied) = self.context.service.check(&self.caller, Verb::Get, name)
+                    {
+                        self.deny(request, denied);
+                        continue;
+                    }
                     if ends_block && !matches!(work.version.is_unchanged(), Ok(true)) {
                         self.fail(request, Code::SourceChanged, CHANGED);
                         continue;
@@ -73,8 +82,9 @@ impl Connection<'_> {
     async fn write(&mut self, wire: &mut Wire, more: bool) -> Result<(), End> {
         wire.write_all(&self.output, more).await?;
         self.output.clear();
-        for Whole { name, size, root } in self.whole.drain(..) {
-            self.context.service.tell(&Event::Sent { peer: self.peer, name: &name, size, root });
+        for Whole { permit, size, root } in self.whole.drain(..) {
+            let (peer, key) = (permit.caller().peer(), permit.caller().key_name());
+            self.context.service.tell(&Event::Sent { peer, key, name: permit.name(), size, root });
         }
         Ok(())
     }

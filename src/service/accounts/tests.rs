@@ -1,7 +1,7 @@
 use super::*;
 use crate::catalog::Forgetful;
 use crate::limits::PROGRESS_MIN;
-use crate::service::Observer;
+use crate::service::{Access, Observer};
 use crate::storage::local::LocalDisk;
 
 const NUMBER: [u8; TRANSFER_LEN] = [7; TRANSFER_LEN];
@@ -36,22 +36,18 @@ impl Notes {
 fn service() -> (Service, Notes) {
     let (dir, notes) = (tempfile::tempdir().unwrap(), Notes::default());
     let disk = LocalDisk::new(dir.path(), &[]).unwrap();
-    (Service::new(disk, Forgetful, notes.clone()), notes)
+    (Service::new(disk, Forgetful, notes.clone(), Access::open()), notes)
 }
 
-fn peer(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-fn name() -> FileName {
-    FileName::parse(b"f").unwrap()
+fn permit(peer: &str) -> Permit {
+    Permit::unchecked(peer, "f")
 }
 
 #[test]
 fn requests_of_one_transfer_share_an_account_over_connections() {
     let (service, notes) = service();
-    let one = service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 0);
-    let two = service.account(peer("10.0.0.1:2"), NUMBER, &name(), 10, 0);
+    let one = service.account(&permit("10.0.0.1:1"), NUMBER, 10, 0);
+    let two = service.account(&permit("10.0.0.1:2"), NUMBER, 10, 0);
     assert!(Arc::ptr_eq(&one, &two));
     one.advance(4);
     drop(one);
@@ -65,19 +61,18 @@ fn requests_of_one_transfer_share_an_account_over_connections() {
 #[test]
 fn what_differs_in_peer_number_name_or_size_is_another_transfer() {
     let (service, _) = service();
-    let one = service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 0);
-    let other_name = FileName::parse(b"g").unwrap();
+    let one = service.account(&permit("10.0.0.1:1"), NUMBER, 10, 0);
     for other in [
-        service.account(peer("10.0.0.2:1"), NUMBER, &name(), 10, 0),
-        service.account(peer("10.0.0.1:1"), [8; TRANSFER_LEN], &name(), 10, 0),
-        service.account(peer("10.0.0.1:1"), NUMBER, &other_name, 10, 0),
-        service.account(peer("10.0.0.1:1"), NUMBER, &name(), 11, 0),
+        service.account(&permit("10.0.0.2:1"), NUMBER, 10, 0),
+        service.account(&permit("10.0.0.1:1"), [8; TRANSFER_LEN], 10, 0),
+        service.account(&Permit::unchecked("10.0.0.1:1", "g"), NUMBER, 10, 0),
+        service.account(&permit("10.0.0.1:1"), NUMBER, 11, 0),
     ] {
         assert!(!Arc::ptr_eq(&one, &other));
     }
     let zero = [
-        service.account(peer("10.0.0.1:1"), NO_TRANSFER, &name(), 10, 0),
-        service.account(peer("10.0.0.1:1"), NO_TRANSFER, &name(), 10, 0),
+        service.account(&permit("10.0.0.1:1"), NO_TRANSFER, 10, 0),
+        service.account(&permit("10.0.0.1:1"), NO_TRANSFER, 10, 0),
     ];
     assert!(!Arc::ptr_eq(&zero[0], &zero[1]), "the number zero stands for no number");
 }
@@ -85,7 +80,7 @@ fn what_differs_in_peer_number_name_or_size_is_another_transfer() {
 #[test]
 fn progress_is_exact_and_never_beyond_the_size_though_blocks_are_sent_again() {
     let (service, notes) = service();
-    let account = service.account(peer("10.0.0.1:1"), NO_TRANSFER, &name(), PROGRESS_MIN, 0);
+    let account = service.account(&permit("10.0.0.1:1"), NO_TRANSFER, PROGRESS_MIN, 0);
     for _ in 0..3 {
         account.advance(PROGRESS_MIN / 2);
     }
@@ -106,7 +101,7 @@ fn progress_is_exact_and_never_beyond_the_size_though_blocks_are_sent_again() {
 fn a_resumed_transfer_tells_only_the_steps_that_are_left() {
     let (service, notes) = service();
     let have = PROGRESS_MIN / 100 * 85;
-    let account = service.account(peer("10.0.0.1:1"), NO_TRANSFER, &name(), PROGRESS_MIN, have);
+    let account = service.account(&permit("10.0.0.1:1"), NO_TRANSFER, PROGRESS_MIN, have);
     assert_eq!(notes.all(), [format!("started 10.0.0.1:1 {have}/{PROGRESS_MIN}")]);
     account.advance(PROGRESS_MIN - have);
     drop(account);
@@ -118,11 +113,11 @@ fn a_resumed_transfer_tells_only_the_steps_that_are_left() {
 #[test]
 fn what_is_let_go_before_its_end_is_cut_for_the_first_cause_said() {
     let (service, notes) = service();
-    let account = service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 2);
+    let account = service.account(&permit("10.0.0.1:1"), NUMBER, 10, 2);
     account.advance(3);
     drop(account);
     assert_eq!(notes.all()[1..], ["cut 5/10 (2): the connection ended"]);
-    let account = service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 5);
+    let account = service.account(&permit("10.0.0.1:1"), NUMBER, 10, 5);
     account.cut("cancelled");
     account.cut("another");
     drop(account);
@@ -132,14 +127,14 @@ fn what_is_let_go_before_its_end_is_cut_for_the_first_cause_said() {
 #[test]
 fn a_cause_does_not_cut_what_is_whole_and_an_empty_file_has_its_step() {
     let (service, notes) = service();
-    let account = service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 0);
+    let account = service.account(&permit("10.0.0.1:1"), NUMBER, 10, 0);
     account.advance(10);
     account.cut("too late");
     drop(account);
     assert_eq!(notes.all()[1..], ["100% 10/10", "finished 0/10 without"]);
-    drop(service.account(peer("10.0.0.1:1"), NUMBER, &name(), 0, 0));
+    drop(service.account(&permit("10.0.0.1:1"), NUMBER, 0, 0));
     assert_eq!(notes.all()[1..], ["100% 0/0", "finished 0/0 without"]);
-    drop(service.account(peer("10.0.0.1:1"), NUMBER, &name(), 10, 99));
+    drop(service.account(&permit("10.0.0.1:1"), NUMBER, 10, 99));
     assert_eq!(notes.all(), ["started 10.0.0.1:1 10/10", "finished 10/10 without"]);
 }
 
@@ -148,12 +143,11 @@ fn accounts_of_many_threads_add_up() {
     let (service, notes) = service();
     let size = 1000 * 8;
     std::thread::scope(|scope| {
-        let keep = service.account(peer("10.0.0.1:1"), NUMBER, &name(), size, 0);
+        let keep = service.account(&permit("10.0.0.1:1"), NUMBER, size, 0);
         for port in 0..8 {
             let service = &service;
             scope.spawn(move || {
-                let account =
-                    service.account(SocketAddr::new([10, 0, 0, 1].into(), port), NUMBER, &name(), size, 0);
+                let account = service.account(&permit(&format!("10.0.0.1:{port}")), NUMBER, size, 0);
                 (0..1000).for_each(|_| account.advance(1));
             });
         }

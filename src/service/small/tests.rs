@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::catalog::Forgetful;
 use crate::fileops;
-use crate::service::{Event, Observer};
+use crate::service::{Access, Event, Observer};
 use crate::storage::local::LocalDisk;
 
 struct Deaf;
@@ -24,7 +24,7 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("sub")).unwrap();
         fs::write(dir.path().join("sub/f"), bytes).unwrap();
-        let service = Service::new(LocalDisk::new(dir.path(), &[]).unwrap(), Forgetful, Deaf);
+        let service = Service::new(LocalDisk::new(dir.path(), &[]).unwrap(), Forgetful, Deaf, Access::open());
         Self { dir, service }
     }
 
@@ -37,8 +37,8 @@ impl Site {
     }
 }
 
-fn name() -> FileName {
-    FileName::parse(b"sub/f").unwrap()
+fn permit() -> Permit {
+    Permit::unchecked("10.0.0.1:1", "sub/f")
 }
 
 fn at(file: &StoredFile, bytes: &mut [u8], offset: u64) -> io::Result<Option<usize>> {
@@ -52,10 +52,10 @@ async fn a_small_file_is_described_as_an_open_version_of_it_is() {
         let site = Site::new(&content);
         let mut lane = Lane::default();
         let mut cold = vec![1, 2, 3];
-        let told = site.service.read_cold(&name(), SMALL_FILE_MAX, &mut cold).unwrap();
+        let told = site.service.read_cold(&permit(), SMALL_FILE_MAX, &mut cold).unwrap();
         let Reading::Whole(beside) = told else { panic!("{size} bytes are not small") };
-        let told = site.service.read_now(&name(), SMALL_FILE_MAX, &mut lane).unwrap();
-        let version = site.service.open_version(&name(), None, None, None).await.unwrap();
+        let told = site.service.read_now(&permit(), SMALL_FILE_MAX, &mut lane).unwrap();
+        let version = site.service.open_version(&permit(), None, None, None).await.unwrap();
         // Where the system cannot tell what is in memory, nothing is.
         let now = if let Reading::Whole(now) = told { now } else { beside };
         for small in [beside, now] {
@@ -72,7 +72,7 @@ async fn a_small_file_is_described_as_an_open_version_of_it_is() {
 fn what_is_larger_than_it_may_be_is_only_opened() {
     for (size, most) in [(SMALL_FILE_MAX + 1, u64::MAX), (10, 9)] {
         let site = Site::new(&vec![0; usize::try_from(size).unwrap()]);
-        let told = site.service.read_cold(&name(), most, &mut Vec::new()).unwrap();
+        let told = site.service.read_cold(&permit(), most, &mut Vec::new()).unwrap();
         assert!(matches!(told, Reading::Open(file) if file.size() == size));
     }
 }
@@ -132,7 +132,7 @@ fn what_cannot_be_read_or_would_have_to_be_waited_for_is_said() {
         Ok(Reading::Cold)
     ));
     fs::remove_file(site.path()).unwrap();
-    let told = site.service.read_cold(&name(), SMALL_FILE_MAX, &mut Vec::new());
+    let told = site.service.read_cold(&permit(), SMALL_FILE_MAX, &mut Vec::new());
     assert!(matches!(told, Err(ServiceError::Refused(_))));
 }
 

@@ -8,7 +8,7 @@ use super::*;
 use crate::catalog::Forgetful;
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::limits::DIGEST_SETTLED;
-use crate::service::{Event, Observer};
+use crate::service::{Access, Event, Observer};
 use crate::storage::local::LocalDisk;
 use crate::tree::BLOCK_LEN;
 
@@ -28,7 +28,7 @@ impl Site {
     fn with(catalog: impl Catalog, bytes: &[u8]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("f"), bytes).unwrap();
-        let service = Service::new(LocalDisk::new(dir.path(), &[]).unwrap(), catalog, Deaf);
+        let service = Service::new(LocalDisk::new(dir.path(), &[]).unwrap(), catalog, Deaf, Access::open());
         Self { dir, service }
     }
 
@@ -41,7 +41,7 @@ impl Site {
     }
 
     async fn open(&self, wanted: Option<Token>) -> Arc<Version> {
-        self.service.open_version(&name(), wanted, None, None).await.unwrap()
+        self.service.open_version(&permit(), wanted, None, None).await.unwrap()
     }
 
     fn shared(&self) -> &Shared {
@@ -61,8 +61,8 @@ impl Site {
     }
 }
 
-fn name() -> FileName {
-    FileName::parse(b"f").unwrap()
+fn permit() -> Permit {
+    Permit::unchecked("10.0.0.1:1", "f")
 }
 
 fn noise(len: u64) -> Vec<u8> {
@@ -228,7 +228,7 @@ async fn a_replaced_file_is_had_by_its_token_while_it_is_open_and_not_after() {
         assert!(Arc::ptr_eq(&old, &again));
         assert_eq!(again.complete().await.unwrap().root(), Root::of(&noise(len)));
         assert_eq!(site.open(None).await.size(), 7);
-        let other = FileName::parse(b"g").unwrap();
+        let other = Permit::unchecked("10.0.0.1:1", "g");
         assert!(
             site.service.open_version(&other, Some(token), None, None).await.is_err(),
             "a token opens no other name"
@@ -268,7 +268,8 @@ async fn a_tree_is_remembered_over_restarts_if_the_file_had_settled() {
     assert_eq!(site.open(None).await.tree().unwrap().root(), Root::of(&bytes));
 
     // Dropping the service ends its catalog, which writes what waits.
-    site.service = Service::new(LocalDisk::new(site.dir.path(), &[]).unwrap(), catalog(), Deaf);
+    site.service =
+        Service::new(LocalDisk::new(site.dir.path(), &[]).unwrap(), catalog(), Deaf, Access::open());
     assert_eq!(site.open(None).await.tree().unwrap().root(), Root::of(&bytes));
     assert_eq!((hashed, site.hashed()), (7, 0));
     let identity = *site.open(None).await.file().identity();
@@ -308,7 +309,7 @@ async fn a_file_of_too_many_blocks_is_refused() {
     let site = Site::new(b"");
     // Not every file system has room for such a hole.
     if File::options().write(true).open(site.path()).unwrap().set_len(largest + 1).is_ok() {
-        let refused = site.service.open_version(&name(), None, None, None).await;
+        let refused = site.service.open_version(&permit(), None, None, None).await;
         assert!(matches!(refused, Err(ServiceError::TooLarge(_))));
     }
 }

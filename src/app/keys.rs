@@ -1,0 +1,164 @@
+//! `server key …`: keys are made, listed and revoked in the state folder, beside a server that may be
+//! running. A token is shown once, on standard output, and is nowhere else.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use jiff::Timestamp;
+use rustls::crypto::aws_lc_rs;
+use serde_json::json;
+use zeroize::Zeroizing;
+
+use super::{Failure, folders, say};
+use crate::config::keys::{Action, Expiry, KeyTask};
+use crate::error::Code;
+use crate::keys::{self, Key, KeyName, KeysError};
+use crate::rights::Grant;
+use crate::text::shown;
+use crate::token::{TOKEN_RANDOM, Token};
+
+/// Does what was asked for.
+pub(super) fn run(task: KeyTask) -> anyhow::Result<ExitCode> {
+    let KeyTask { state, action } = task;
+    match action {
+        Action::Add { name, grant, expires, json } => add(&state, name, grant, expires, json)?,
+        Action::List { json } => list(&state, json)?,
+        Action::Revoke(word) => revoke(&state, &word)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add(state: &Path, name: KeyName, grant: Grant, expires: Option<Expiry>, json: bool) -> anyhow::Result<()> {
+    let created = whole_second(Timestamp::now());
+    let expires = expires
+        .map(|expires| expires.moment(Timestamp::now()).map(whole_second))
+        .map(|moment| moment.ok_or_else(|| Failure::new(Code::Usage, "--expires must be in the future")))
+        .transpose()?;
+    let token = new_token()?;
+    let key = Key { id: token.id(), name, hash: token.hash(), grant, created, expires };
+    folders::make_state(state)?;
+    keys::add(state, key.clone(), created).map_err(failure)?;
+    show(&token, &key, pin_address(state).as_deref(), json).with_context(|| {
+        let name = &key.name;
+        format!("the key {name} was made but could not be shown; revoke it (server key revoke {name}) and make another")
+    })
+}
+
+fn new_token() -> Result<Token, Failure> {
+    let mut random = Zeroizing::new([0; TOKEN_RANDOM]);
+    aws_lc_rs::default_provider()
+        .secure_random
+        .fill(&mut *random)
+        .map_err(|_| Failure::new(Code::Other, "the system has no random numbers; no key was made"))?;
+    Ok(Token::new(&random))
+}
+
+/// What a client needs to know the server by, so that it can send keys over TLS.
+// TODO at merging with the server's identity (`tls.crt` in the state folder): the address
+// `oneport://HOST:PORT#PIN`, or as much of it as is known.
+fn pin_address(_state: &Path) -> Option<String> {
+    None
+}
+
+/// The token for programs, on standard output; what a person should know about it, on standard error.
+fn show(token: &Token, key: &Key, pin: Option<&str>, json: bool) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    if json {
+        let mut object = described(key);
+        object["token"] = token.expose().into();
+        object["pin"] = pin.into();
+        let text = Zeroizing::new(crate::text::json_for_terminal(&object.to_string()));
+        writeln!(stdout, "{}", *text)?;
+        return stdout.flush();
+    }
+    writeln!(stdout, "{}", token.expose())?;
+    stdout.flush()?;
+    say(&format!(
+        "Key {} (id {}): allows {} of {}, {}.",
+        key.name,
+        key.id,
+        key.grant.rights,
+        path(key),
+        ends(key)
+    ));
+    say("It is shown this once. Keep it where only its holder can read it; only a hash of it is kept here.");
+    say("A client takes it from the variable ONEPORT_KEY, and sends it only over TLS or on this machine.");
+    if let Some(pin) = pin {
+        say(&format!("The address that tells a client which server it is: {pin}"));
+    }
+    Ok(())
+}
+
+fn list(state: &Path, json: bool) -> anyhow::Result<()> {
+    let keys = keys::list(state).map_err(failure)?;
+    let mut text = String::new();
+    if json {
+        for key in &keys {
+            text += &crate::text::json_for_terminal(&described(key).to_string());
+            text.push('\n');
+        }
+    } else {
+        let rows = keys.iter().map(|key| {
+            [key.name.to_string(), key.id.to_string(), key.grant.rights.to_string(), ends(key), path(key)]
+        });
+        let heading = ["NAME", "ID", "ALLOWS", "EXPIRES", "PATH"].map(str::to_owned);
+        let rows: Vec<[String; 5]> = std::iter::once(heading).chain(rows).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let widths: [usize; 4] = std::array::from_fn(width);
+        for [name, id, allows, expires, path] in &rows {
+            let [a, b, c, d] = widths;
+            text += &format!("{name:a$}  {id:b$}  {allows:c$}  {expires:d$}  {path}\n");
+        }
+    }
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot print the keys")
+}
+
+fn revoke(state: &Path, word: &str) -> anyhow::Result<()> {
+    if !state.is_dir() {
+        // There is nothing to lock, and nothing is to be made.
+        return Err(failure(KeysError::NotFound(word.to_owned())).into());
+    }
+    for key in keys::revoke(state, word).map_err(failure)? {
+        say(&format!("Revoked key {} (id {}).", key.name, key.id));
+    }
+    Ok(())
+}
+
+/// A key as an object; never its hash.
+fn described(key: &Key) -> serde_json::Value {
+    let Key { id, name, grant, created, expires, .. } = key;
+    let allow: Vec<&str> = grant.rights.iter().map(crate::rights::Right::name).collect();
+    let path = (!grant.prefix.is_empty()).then(|| String::from_utf8_lossy(&grant.prefix));
+    json!({
+        "id": id.to_string(),
+        "name": name.as_str(),
+        "allow": allow,
+        "path": path,
+        "created": created.to_string(),
+        "expires": expires.map(|expires| expires.to_string()),
+        "expired": key.is_expired(Timestamp::now()),
+    })
+}
+
+fn path(key: &Key) -> String {
+    if key.grant.prefix.is_empty() { "everything".to_owned() } else { shown(&key.grant.prefix).to_string() }
+}
+
+fn ends(key: &Key) -> String {
+    match key.expires {
+        None => "never expires".to_owned(),
+        Some(expires) if key.is_expired(Timestamp::now()) => format!("expired {expires}"),
+        Some(expires) => format!("expires {expires}"),
+    }
+}
+
+fn whole_second(moment: Timestamp) -> Timestamp {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+fn failure(error: KeysError) -> Failure {
+    Failure::new(error.code(), error)
+}

@@ -1,0 +1,206 @@
+//! `server key …`: what is asked of the keys, checked.
+//!
+//! The options of the state folder are those of the server itself, so that both mean the same keys.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+
+use super::{ConfigError, read_file, state_folder};
+use crate::keys::KeyName;
+use crate::names::FileName;
+use crate::rights::{Grant, Rights};
+use crate::units::Span;
+
+/// What the server program can do besides serving.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Make, list and revoke API keys; a running server follows at once
+    #[command(subcommand)]
+    Key(KeyCommand),
+}
+
+/// What can be done with keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key and print it, once: only a hash of it is kept
+    Add(Add),
+    /// List the keys
+    List(List),
+    /// Take a key away: whoever has it may do nothing with it from now on
+    Revoke(Revoke),
+}
+
+/// Arguments of `key add`.
+#[derive(Clone, Debug, Args)]
+pub struct Add {
+    /// Name of the key, for you and the log: letters, digits, '.', '_' and '-'
+    name: KeyName,
+
+    /// What it allows: a list of read, write, delete, push and admin
+    #[arg(long, value_name = "RIGHTS")]
+    allow: Rights,
+
+    /// The folder or file of the served folder to which it is limited [default: everything]
+    #[arg(long, value_name = "PREFIX")]
+    path: Option<Prefix>,
+
+    /// When it ends: after a time (30d, 12h), at a day (2027-01-31) or at a moment (2027-01-31T12:00:00Z)
+    /// [default: never]
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<Expiry>,
+
+    /// Print all that there is to know, as JSON
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Arguments of `key list`.
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// Print the keys as JSON, an object a line
+    #[arg(long)]
+    json: bool,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Arguments of `key revoke`.
+#[derive(Clone, Debug, Args)]
+pub struct Revoke {
+    /// Name or id of the key
+    #[arg(value_name = "NAME-or-ID")]
+    key: String,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Where the keys are.
+#[derive(Clone, Debug, Args)]
+struct Place {
+    /// Folder of the server's state [default: .oneport]
+    #[arg(long, env = "ONEPORT_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+
+    /// Configuration file of the server (TOML)
+    #[arg(long, env = "ONEPORT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// What is to be done with the keys of a state folder.
+#[derive(Clone, Debug)]
+pub struct KeyTask {
+    /// Folder of the server's state.
+    pub state: PathBuf,
+    /// What.
+    pub action: Action,
+}
+
+/// What is to be done with keys.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Make one.
+    Add {
+        /// What it is called.
+        name: KeyName,
+        /// What it allows.
+        grant: Grant,
+        /// When it ends.
+        expires: Option<Expiry>,
+        /// For programs.
+        json: bool,
+    },
+    /// Show all.
+    List {
+        /// For programs.
+        json: bool,
+    },
+    /// Take this one away.
+    Revoke(String),
+}
+
+/// The name of a file or folder, as text, a slash at its end left out.
+#[derive(Clone, Debug)]
+struct Prefix(FileName);
+
+impl FromStr for Prefix {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.strip_suffix('/').unwrap_or(text);
+        FileName::parse(name.as_bytes())
+            .map(Self)
+            .map_err(|error| format!("{error}; it is relative to the served folder, as reports/2026"))
+    }
+}
+
+/// When a key ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// So long after it was made.
+    After(Span),
+    /// At this moment.
+    At(Timestamp),
+}
+
+impl FromStr for Expiry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(moment) = text.parse() {
+            return Ok(Self::At(moment));
+        }
+        if let Ok(day) = text.parse::<Date>() {
+            // The beginning of the day, in the time that logs have too.
+            return day
+                .to_zoned(TimeZone::UTC)
+                .map(|day| Self::At(day.timestamp()))
+                .map_err(|error| error.to_string());
+        }
+        // A bare number is more likely a year than so many seconds.
+        match text.parse() {
+            Ok(span) if text.ends_with(|c: char| c.is_ascii_alphabetic()) => Ok(Self::After(span)),
+            _ => Err("write 30d, 12h, 2027-01-31 or 2027-01-31T12:00:00Z".to_owned()),
+        }
+    }
+}
+
+impl Expiry {
+    /// The moment that is meant, for a key that is made `now`; `None` if that is not in the future.
+    #[must_use]
+    pub fn moment(self, now: Timestamp) -> Option<Timestamp> {
+        let moment = match self {
+            Self::At(moment) => moment,
+            Self::After(Span(time)) => Timestamp::try_from(SystemTime::from(now).checked_add(time)?).ok()?,
+        };
+        (moment > now).then_some(moment)
+    }
+}
+
+/// Checks what was asked for.
+pub(super) fn task(command: KeyCommand) -> Result<KeyTask, ConfigError> {
+    let (place, action) = match command {
+        KeyCommand::Add(Add { name, allow, path, expires, json, place }) => {
+            let prefix = path.map(|Prefix(name)| name.as_bytes().into()).unwrap_or_default();
+            (place, Action::Add { name, grant: Grant { rights: allow, prefix }, expires, json })
+        }
+        KeyCommand::List(List { json, place }) => (place, Action::List { json }),
+        KeyCommand::Revoke(Revoke { key, place }) => (place, Action::Revoke(key)),
+    };
+    let state = match (place.state, &place.config) {
+        (Some(state), _) => Some(state),
+        (None, Some(config)) => read_file(config)?.state,
+        (None, None) => None,
+    };
+    Ok(KeyTask { state: state_folder(state), action })
+}

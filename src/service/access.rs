@@ -1,0 +1,294 @@
+//! Who may do what: decided here before anything is dispatched, and nowhere else.
+//!
+//! An edge knows a [`Caller`] for each connection. Whatever it wants from the service it has to ask for by
+//! a [`Permit`], and [`Service::permit`] is the only maker of those: it compares what the verb needs with
+//! what everybody may, and then with what the caller's key allows, which is looked up anew each time. A
+//! refusal is made before anything is looked for on the disk, so it tells nothing of what is there.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use jiff::Timestamp;
+
+use super::address::{Net, client_of};
+use super::attempts::{Attempts, Turn};
+use super::{Event, Service, lock};
+use crate::keys::{Key, KeyName, KeyStore, NoKeys};
+use crate::limits::PLAINTEXT_WARNED_MAX;
+use crate::names::{FileName, NameError};
+use crate::rights::{Grant, Right, Verb};
+use crate::text;
+use crate::token::{KeyId, Token, TokenError, TokenHash};
+
+/// What decides who may do what.
+pub struct Access {
+    everybody: Grant,
+    keys: Box<dyn KeyStore>,
+    /// What the key of an unknown identifier is compared with, so that it takes as long.
+    nobody: TokenHash,
+    plaintext: Vec<Net>,
+    attempts: Attempts,
+    /// The keys cannot be read, and that was told.
+    is_failing: AtomicBool,
+    /// Clients that were warned of for sending keys in clear.
+    warned: Mutex<HashSet<IpAddr>>,
+}
+
+/// Who asks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    peer: SocketAddr,
+    /// Nobody on the way can read the connection.
+    is_secret: bool,
+    key: Option<Arc<Key>>,
+}
+
+/// That a caller may do something to one thing: a file, or the folder or file of a listing.
+#[derive(Clone, Debug)]
+pub(crate) struct Permit<T = FileName> {
+    caller: Caller,
+    name: T,
+}
+
+/// Why a caller may not. The text is for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    /// It has shown no key.
+    #[error("a key with the right to {} is needed", .0.name())]
+    NeedsKey(Right),
+    /// It has, but that does not allow it, or not any more.
+    #[error("the key does not allow this")]
+    NotAllowed,
+    /// What it names cannot be the name of a file.
+    #[error("{0}")]
+    Name(NameError),
+}
+
+/// Why a key is of no use here. The text is for the peer, and the same whatever is wrong with the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAccepted {
+    /// It is none, or none any more.
+    #[error("the key is not accepted")]
+    Key,
+    /// Somebody on the way may have read it.
+    #[error("keys are not accepted over an unencrypted connection; use TLS")]
+    Clear,
+}
+
+const UNUSABLE: &str = "the keys cannot be read";
+
+impl Access {
+    /// Keys from `keys`. Unless `require_key`, everybody may read. Keys may come in clear from these
+    /// networks, and from this machine.
+    #[must_use]
+    pub fn new(keys: impl KeyStore, require_key: bool, plaintext: Vec<Net>) -> Self {
+        Self {
+            everybody: if require_key { Grant::default() } else { Grant::reading() },
+            keys: Box::new(keys),
+            nobody: Token::new(&[0; crate::token::TOKEN_RANDOM]).hash(),
+            plaintext,
+            attempts: Attempts::default(),
+            is_failing: AtomicBool::new(false),
+            warned: Mutex::default(),
+        }
+    }
+
+    /// Everybody may read, and there are no keys.
+    #[must_use]
+    pub fn open() -> Self {
+        Self::new(NoKeys, false, Vec::new())
+    }
+}
+
+impl Caller {
+    /// Whoever is at the other end of a connection from `peer`, `is_secured` by encryption or not.
+    pub(crate) fn new(peer: SocketAddr, is_secured: bool) -> Self {
+        let is_secret = is_secured || peer.ip().to_canonical().is_loopback();
+        Self { peer, is_secret, key: None }
+    }
+
+    /// Where it is.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// What its key is called, if it has shown one.
+    pub(crate) fn key_name(&self) -> Option<&KeyName> {
+        self.key.as_deref().map(|key| &key.name)
+    }
+
+    /// Which key it has shown.
+    pub(crate) fn key_id(&self) -> Option<KeyId> {
+        self.key.as_deref().map(|key| key.id)
+    }
+}
+
+impl<T> Permit<T> {
+    /// Who may.
+    pub(crate) fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// What it is for.
+    pub(crate) fn name(&self) -> &T {
+        &self.name
+    }
+}
+
+#[cfg(test)]
+impl Permit {
+    /// One that nobody has looked at, for tests of what takes permits.
+    pub(crate) fn unchecked(peer: &str, name: &str) -> Self {
+        let caller = Caller::new(peer.parse().unwrap(), false);
+        Self { caller, name: FileName::parse(name.as_bytes()).unwrap() }
+    }
+}
+
+impl Service {
+    /// Whether `caller` may do `verb` to the file `name`, as bytes that nobody has looked at yet.
+    pub(crate) fn permit(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<Permit, Denied> {
+        self.check(caller, verb, name)?;
+        let name = FileName::parse(name).map_err(Denied::Name)?;
+        Ok(Permit { caller: caller.clone(), name })
+    }
+
+    /// As [`Self::permit`], to list a folder: the root if the name is empty.
+    pub(crate) fn permit_listing(
+        &self,
+        caller: &Caller,
+        name: &[u8],
+    ) -> Result<Permit<Option<FileName>>, Denied> {
+        self.check(caller, Verb::List, name)?;
+        let name = (!name.is_empty()).then(|| FileName::parse(name)).transpose().map_err(Denied::Name)?;
+        Ok(Permit { caller: caller.clone(), name })
+    }
+
+    /// Whether what a caller was permitted to do is still permitted to it: to be asked now and then by
+    /// whatever takes long. A refusal is told to the observer.
+    pub(crate) fn check(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<(), Denied> {
+        let Some(right) = verb.needs() else { return Ok(()) };
+        if self.inner.access.everybody.allows(right, name) {
+            return Ok(());
+        }
+        let (denied, cause) = match &caller.key {
+            None => (Denied::NeedsKey(right), String::from("no key was shown")),
+            Some(key) => match self.allowed_by(key, right, name) {
+                Ok(()) => return Ok(()),
+                Err(cause) => (Denied::NotAllowed, cause),
+            },
+        };
+        let (peer, key) = (caller.peer, caller.key_name());
+        self.tell(&Event::Denied { peer, key, verb, name, cause: &cause });
+        Err(denied)
+    }
+
+    /// Whether a key that was shown still allows something; else why not.
+    fn allowed_by(&self, shown: &Key, right: Right, name: &[u8]) -> Result<(), String> {
+        let key = match self.find(&shown.id) {
+            Ok(Some(key)) if key.hash == shown.hash => key,
+            Ok(_) => return Err("the key was revoked".to_owned()),
+            Err(()) => return Err(UNUSABLE.to_owned()),
+        };
+        if key.is_expired(Timestamp::now()) {
+            return Err("the key has expired".to_owned());
+        }
+        if key.grant.allows(right, name) {
+            return Ok(());
+        }
+        let Grant { rights, prefix } = &key.grant;
+        let beneath = if prefix.is_empty() { String::new() } else { format!(" of {}", text::shown(prefix)) };
+        Err(format!("the key allows {rights}{beneath} only"))
+    }
+
+    /// Takes the word that a caller shows as its key: the caller with that key, if it is one.
+    pub(crate) fn authenticate(
+        &self,
+        caller: &Caller,
+        shown: &Result<Token, TokenError>,
+    ) -> Result<Caller, NotAccepted> {
+        let Caller { peer, is_secret, .. } = *caller;
+        if !is_secret {
+            self.check_clear(peer)?;
+        }
+        let now = Timestamp::now();
+        let found = match shown {
+            Ok(token) => self.match_token(token),
+            Err(error) => Err(error.to_string()),
+        };
+        let found = found.and_then(|key| match key.is_expired(now) {
+            true => Err(format!("the key {} has expired", key.name)),
+            false => Ok(key),
+        });
+        match found {
+            Ok(key) => {
+                self.tell(&Event::KeyAccepted { peer, key: &key.name });
+                Ok(Caller { key: Some(key), ..caller.clone() })
+            }
+            Err(cause) => {
+                self.tell(&Event::KeyRefused { peer, cause: &cause });
+                Err(NotAccepted::Key)
+            }
+        }
+    }
+
+    /// The key that a token is of; else why it is none.
+    fn match_token(&self, token: &Token) -> Result<Arc<Key>, String> {
+        let found = self.find(&token.id()).map_err(|()| UNUSABLE.to_owned())?;
+        // Compared in any case, and in a time that tells nothing.
+        let hash = found.as_deref().map_or(&self.inner.access.nobody, |key| &key.hash);
+        let is_it = token.hash() == *hash;
+        match found {
+            Some(key) if is_it => Ok(key),
+            Some(key) => Err(format!("it has the id of the key {}, but not its secret", key.name)),
+            None => Err("there is no such key, or not any more".to_owned()),
+        }
+    }
+
+    /// Looks a key up. That the keys cannot be read is told once, until they can be again.
+    fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, ()> {
+        let Access { keys, is_failing, .. } = &self.inner.access;
+        match keys.find(id) {
+            Ok(found) => {
+                if is_failing.load(Ordering::Relaxed) && is_failing.swap(false, Ordering::Relaxed) {
+                    self.tell(&Event::KeysReadable);
+                }
+                Ok(found)
+            }
+            Err(error) => {
+                if !is_failing.swap(true, Ordering::Relaxed) {
+                    self.tell(&Event::KeysUnreadable { cause: &error.to_string() });
+                }
+                Err(())
+            }
+        }
+    }
+
+    /// Whether keys may come in clear from there.
+    fn check_clear(&self, peer: SocketAddr) -> Result<(), NotAccepted> {
+        let Access { plaintext, warned, .. } = &self.inner.access;
+        let is_allowed = plaintext.iter().any(|net| net.contains(peer.ip()));
+        let is_first = {
+            let mut warned = lock(warned);
+            if warned.len() >= PLAINTEXT_WARNED_MAX {
+                warned.clear();
+            }
+            warned.insert(client_of(peer.ip()))
+        };
+        if is_first || !is_allowed {
+            self.tell(&Event::KeyInClear { peer, is_allowed });
+        }
+        if is_allowed { Ok(()) } else { Err(NotAccepted::Clear) }
+    }
+
+    /// A key was not accepted: when that may be said, or `None` if it must not be said at all.
+    pub(crate) fn failed_attempt(&self, peer: IpAddr, now: Instant) -> Option<Turn> {
+        self.inner.access.attempts.failed(peer, now)
+    }
+}
+
+#[cfg(test)]
+#[path = "access/tests.rs"]
+mod tests;
