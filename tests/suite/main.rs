@@ -3,7 +3,7 @@
 //! `serving` starts servers and looks at them from outside, `raw` speaks wire format v1 by hand;
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
-//! `v2_peer` speaks version 2 by hand, as a server and as a client.
+//! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
 //! `trees` makes and compares trees of files.
 //! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
@@ -33,6 +33,7 @@ mod folders_cuts;
 mod folders_failures;
 mod folders_hostile;
 mod harness;
+mod holders;
 mod layers;
 mod listing;
 mod machine;
@@ -53,11 +54,14 @@ mod server_descriptors;
 mod server_dialects;
 mod server_digests;
 mod server_idle;
+mod server_keys;
 mod server_limits;
 mod server_log;
 mod server_log_files;
 mod server_names;
+mod server_rights;
 mod server_robustness;
+mod server_secrets;
 mod server_shutdown;
 mod server_start;
 mod server_v1;
