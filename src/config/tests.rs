@@ -104,7 +104,7 @@ fn keys_are_looked_after_beside_a_root_that_is_called_key() {
     assert_eq!((grant.rights.to_string().as_str(), &*grant.prefix), ("read,write", &b"a/b"[..]));
     let file = file("state = \"elsewhere\"\n");
     let listing = task(&["key", "list", "--config", file.path().to_str().unwrap()]).unwrap();
-    assert!(matches!(listing, Task::Key(KeyTask { state, .. }) if state == PathBuf::from("elsewhere")));
+    assert!(matches!(listing, Task::Key(KeyTask { state, .. }) if *state == *"elsewhere"));
     for wrong in [
         &["key"][..],
         &["key", "add", "ci"],

@@ -79,32 +79,30 @@ fn misuse(server: &Server, word: &str) {
 
 #[test]
 fn no_trace_of_a_key_is_left_whatever_is_done_with_it() {
-    for format in ["text", "json"] {
-        for options in [&[][..], &["--require-key"]] {
-            let site = Site::new();
-            site.file("f", b"x");
-            let token = add(&site, "ci", &["--allow", "read"]);
-            let revoked = add(&site, "old", &["--allow", "read"]);
-            revoke(&site, "old");
-            let wrong = near_miss(&token, 3);
-            let mut mistyped = token.clone();
-            mistyped.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
-            let mut server =
-                site.launch(&[&["--log-level", "trace", "--log-format", format], options].concat()).serve();
-            for word in [&token, &revoked, &wrong, &mistyped, &token[..60].to_owned()] {
-                misuse(&server, word);
-            }
-            assert_eq!(ask_stat(&mut holder(&server, &token), 1, "f"), Outcome::Answered);
-            let running = traces(&site, &server);
-            server.signal(Signal::TERM);
-            assert_eq!(server.wait_exit(), Some(0));
-            let traces = [running, traces(&site, &server)].concat();
-            assert!(traces.iter().any(|(_, bytes)| find(bytes, b"oneport_")), "keys were told of");
-            for (place, bytes) in &traces {
-                for word in [&token, &revoked, &wrong] {
-                    for form in forms(word) {
-                        assert!(!find(bytes, &form), "{place}: {}", String::from_utf8_lossy(bytes));
-                    }
+    for (format, options) in [("text", &[][..]), ("json", &["--require-key"])] {
+        let site = Site::new();
+        site.file("f", b"x");
+        let token = add(&site, "ci", &["--allow", "read"]);
+        let revoked = add(&site, "old", &["--allow", "read"]);
+        revoke(&site, "old");
+        let wrong = near_miss(&token, 3);
+        let mut mistyped = token.clone();
+        mistyped.replace_range(30..31, if &token[30..31] == "A" { "B" } else { "A" });
+        let mut server =
+            site.launch(&[&["--log-level", "trace", "--log-format", format], options].concat()).serve();
+        for word in [&token, &revoked, &wrong, &mistyped, &token[..60].to_owned()] {
+            misuse(&server, word);
+        }
+        assert_eq!(ask_stat(&mut holder(&server, &token), 1, "f"), Outcome::Answered);
+        let running = traces(&site, &server);
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_exit(), Some(0));
+        let traces = [running, traces(&site, &server)].concat();
+        assert!(traces.iter().any(|(_, bytes)| find(bytes, b"oneport_")), "keys were told of");
+        for (place, bytes) in &traces {
+            for word in [&token, &revoked, &wrong] {
+                for form in forms(word) {
+                    assert!(!find(bytes, &form), "{place}: {}", String::from_utf8_lossy(bytes));
                 }
             }
         }

@@ -97,6 +97,18 @@ fn requests_are_as_specified_at_every_split() {
 }
 
 #[test]
+fn a_key_is_shown_as_specified_at_every_split() {
+    use crate::token::Token;
+    let token = Token::new(&std::array::from_fn(|at| u8::try_from(at).unwrap()));
+    let frame = ClientFrame::Auth(Ok(token.clone()));
+    assert_eq!(client(&frame), vector("auth"), "{:02x?}", client(&frame));
+    at_every_split(&vector("auth"), ClientFrame::decode, &[frame]);
+    let mut other_number = client(&ClientFrame::Auth(Ok(token)));
+    other_number[8] = 1;
+    assert!(ClientFrame::decode(&mut other_number).is_err(), "a key is not for one request");
+}
+
+#[test]
 fn an_answer_is_as_specified_at_every_split() {
     let root = Some(Root::of(b"hello"));
     let file = File { size: 5, modified: (1_700_000_000, 0), mode: 0o644, token: bytes(0x11), root };

@@ -9,15 +9,22 @@ use crate::token::TOKEN_RANDOM;
 
 /// Keys that a test changes while they are in use, and how often they were asked for.
 #[derive(Clone, Default)]
-struct Shelf(Arc<Mutex<(HashMap<KeyId, Arc<Key>>, bool, usize)>>);
+struct Shelf(Arc<Mutex<Stock>>);
+
+#[derive(Default)]
+struct Stock {
+    keys: HashMap<KeyId, Arc<Key>>,
+    is_broken: bool,
+    asked: usize,
+}
 
 impl KeyStore for Shelf {
     fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, KeysError> {
         let mut shelf = lock(&self.0);
-        shelf.2 += 1;
-        match shelf.1 {
+        shelf.asked += 1;
+        match shelf.is_broken {
             true => Err(KeysError::Permissive { path: "keys.toml".to_owned() }),
-            false => Ok(shelf.0.get(id).cloned()),
+            false => Ok(shelf.keys.get(id).cloned()),
         }
     }
 }
@@ -33,11 +40,11 @@ impl Shelf {
             created: Timestamp::UNIX_EPOCH,
             expires: expires.map(|expires| expires.parse().unwrap()),
         };
-        lock(&self.0).0.insert(token.id(), Arc::new(key));
+        lock(&self.0).keys.insert(token.id(), Arc::new(key));
     }
 
     fn asked(&self) -> usize {
-        lock(&self.0).2
+        lock(&self.0).asked
     }
 }
 
@@ -131,9 +138,9 @@ fn revoking_and_expiring_end_what_a_key_allows_at_once() {
     assert_eq!(may(b"ab"), Ok(()));
     // The same identifier with another secret is another key.
     let other = Key { hash: token(2).hash(), ..(*shelf.find(&token(1).id()).unwrap().unwrap()).clone() };
-    lock(&shelf.0).0.insert(token(1).id(), Arc::new(other));
+    lock(&shelf.0).keys.insert(token(1).id(), Arc::new(other));
     assert_eq!(may(b"ab"), Err(Denied::NotAllowed));
-    lock(&shelf.0).0.clear();
+    lock(&shelf.0).keys.clear();
     assert_eq!(may(b"ab"), Err(Denied::NotAllowed));
 }
 
@@ -144,13 +151,13 @@ fn keys_that_cannot_be_read_let_nobody_in_and_that_is_told_once() {
     let (service, notes) = service(&shelf, true);
     let holder = holder(&service, &token(1));
     for round in 1..=2 {
-        lock(&shelf.0).1 = true;
+        lock(&shelf.0).is_broken = true;
         for _ in 0..5 {
             assert_eq!(service.check(&holder, Verb::Get, b"a"), Err(Denied::NotAllowed));
             assert_eq!(service.authenticate(&local(), &Ok(token(1))).err(), Some(NotAccepted::Key));
         }
         assert_eq!(notes.count("KeysUnreadable"), round);
-        lock(&shelf.0).1 = false;
+        lock(&shelf.0).is_broken = false;
         assert_eq!(service.check(&holder, Verb::Get, b"a"), Ok(()));
         assert_eq!(notes.count("KeysReadable"), round);
     }
