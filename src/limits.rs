@@ -202,6 +202,19 @@ pub const LINGER_BYTES: usize = 16 << 20;
 /// Read size while unwanted input is discarded, in bytes.
 pub const LINGER_CHUNK: usize = 4096;
 
+/// Bytes of TLS records that a connection of the server holds unopened, at most: a record and what comes behind
+/// it. A handshake that does not fit is not one of a client that means well.
+pub const TLS_INCOMING_MAX: usize = 32 << 10;
+/// Room that is made at first for TLS records of a peer, in bytes: more than most first messages have.
+pub const TLS_ROOM_MIN: usize = 2 << 10;
+/// Bytes that are sealed before they are written: one system call for several records, and all the memory
+/// that a slow reader may hold.
+pub const TLS_PIECE: usize = 64 << 10;
+/// Bytes of a file that are read before they are sealed: one record.
+pub const TLS_SCRATCH: usize = 16 << 10;
+/// Largest file of a certificate or a private key, in bytes.
+pub const TLS_FILE_MAX: u64 = 1 << 20;
+
 /// Connections at once.
 pub const CONNECTIONS_MAX: usize = 16_384;
 

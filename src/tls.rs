@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
+mod home;
 mod identity;
+mod serving;
 mod session;
 mod trust;
 
+pub use home::HomeError;
 pub use identity::{Identity, IdentityError};
-pub(crate) use session::Session;
+pub use serving::Serving;
+pub(crate) use session::{Opened, Session};
 pub use trust::{Trust, TrustError};
 
 /// Why a TLS connection cannot go on.

@@ -7,6 +7,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, ParsedCertificate};
+use zeroize::Zeroizing;
 
 use super::provider;
 use crate::pin::Pin;
@@ -48,15 +49,10 @@ impl Identity {
     /// # Errors
     /// If the system has no random numbers.
     pub fn make() -> Result<(Self, String, String), IdentityError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let mut params = CertificateParams::new(vec![COMMON_NAME.to_owned()])?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
-        params.not_before = rcgen::date_time_ymd(VALID.0, 1, 1);
-        params.not_after = rcgen::date_time_ymd(VALID.1, 1, 1);
-        let certificate = params.self_signed(&key)?;
-        let (certificate, key) = (certificate.pem(), key.serialize_pem());
-        Ok((Self::from_pem(certificate.as_bytes(), key.as_bytes())?, certificate, key))
+        let key = make_key()?;
+        let certificate = certificate_for(&key)?;
+        let identity = Self::from_pem(certificate.as_bytes(), key.as_bytes())?;
+        Ok((identity, certificate, key.to_string()))
     }
 
     /// Reads certificates, the server's own first, and its private key from PEM texts.
@@ -97,6 +93,22 @@ impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Identity({})", self.pin)
     }
+}
+
+/// Makes a private key, in PEM.
+pub(super) fn make_key() -> Result<Zeroizing<String>, IdentityError> {
+    Ok(Zeroizing::new(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem()))
+}
+
+/// A certificate, in PEM, that a private key signs for itself. The key is all that it depends on.
+pub(super) fn certificate_for(key: &str) -> Result<String, IdentityError> {
+    let key = KeyPair::from_pem(key).map_err(|_| IdentityError::Key)?;
+    let mut params = CertificateParams::new(vec![COMMON_NAME.to_owned()])?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, COMMON_NAME);
+    params.not_before = rcgen::date_time_ymd(VALID.0, 1, 1);
+    params.not_after = rcgen::date_time_ymd(VALID.1, 1, 1);
+    Ok(params.self_signed(&key)?.pem())
 }
 
 /// The pin of a certificate's key.
