@@ -10,6 +10,8 @@ use crate::error::Code;
 
 mod audit;
 mod folders;
+mod hangup;
+mod identity;
 mod keys;
 pub mod server;
 

@@ -22,7 +22,7 @@ pub mod keys;
 mod options;
 
 use keys::KeyTask;
-pub use options::{LogFormat, Options};
+pub use options::{LogFormat, Options, TlsMode};
 
 /// A checked configuration of the server.
 #[derive(Clone, Debug)]
@@ -43,6 +43,10 @@ pub struct Config {
     pub log: Log,
     /// Files whose digest takes longer than this are hashed ahead; zero means none are.
     pub hash_ahead: Duration,
+    /// Whether connections are encrypted.
+    pub tls: TlsMode,
+    /// Files of a certificate and its key; without them the server makes its own in its state folder.
+    pub tls_files: Option<TlsFiles>,
     /// Limits of connections.
     pub server: server::Settings,
 }
@@ -54,6 +58,15 @@ pub enum Task {
     Serve(Box<Config>),
     /// To look after the keys.
     Key(KeyTask),
+}
+
+/// Where a given identity lies.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificates, in PEM.
+    pub certificates: PathBuf,
+    /// The private key, in PEM.
+    pub key: PathBuf,
 }
 
 /// Where and how to log.
@@ -94,6 +107,14 @@ pub enum ConfigError {
         path: String,
         /// What is wrong, and where.
         message: String,
+    },
+    /// One of two options that need each other is missing.
+    #[error("{given} needs {missing} as well: give both, or neither")]
+    Half {
+        /// The option that was given.
+        given: &'static str,
+        /// The one that was not.
+        missing: &'static str,
     },
     /// A value is out of its range.
     #[error("{option} is {value}, but must be {wanted}")]
@@ -164,6 +185,13 @@ fn state_folder(given: Option<PathBuf>) -> PathBuf {
 fn check(options: Options) -> Result<Config, ConfigError> {
     let span = |given: Option<Span>, default| given.map_or(default, |span| span.0);
     let limit = |given: Option<Rate>| given.map(|rate| rate.0).filter(|&rate| rate > 0);
+    let tls = options.tls.unwrap_or(TlsMode::Auto);
+    let tls_files = match (options.tls_cert, options.tls_key) {
+        (Some(certificates), Some(key)) => Some(TlsFiles { certificates, key }),
+        (None, None) => None,
+        (Some(_), None) => return Err(ConfigError::Half { given: "--tls-cert", missing: "--tls-key" }),
+        (None, Some(_)) => return Err(ConfigError::Half { given: "--tls-key", missing: "--tls-cert" }),
+    };
     let config = Config {
         bind: options.bind,
         port: options.port.unwrap_or(limits::DEFAULT_PORT),
@@ -179,6 +207,8 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             age_max: span(options.log_max_age, limits::LOG_AGE_MAX),
         },
         hash_ahead: span(options.hash_ahead, limits::HASH_AHEAD),
+        tls,
+        tls_files,
         server: server::Settings {
             connections_max: options.max_connections.unwrap_or(limits::CONNECTIONS_MAX),
             connections_per_address_max: options.max_connections_per_address.unwrap_or(0),
@@ -189,6 +219,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             rate_limit_per_client: limit(options.limit_rate_per_client),
             drain_timeout: span(options.drain_timeout, limits::DRAIN_TIMEOUT),
             v1_pause: span(options.v1_pause, limits::V1_PAUSE),
+            require_tls: tls == TlsMode::Require,
         },
     };
     check_ranges(&config)?;

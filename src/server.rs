@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::service::Service;
+use crate::tls::Serving;
 
 mod connection;
 mod end;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Pause between `OK` and the header in wire format v1.
     pub v1_pause: Duration,
+    /// Whoever speaks without TLS is refused.
+    pub require_tls: bool,
 }
 
 /// What the listener itself has to tell; connections tell the service's observer.
@@ -66,25 +69,28 @@ pub trait Monitor: Send + Sync {
 struct Context {
     service: Service,
     settings: Settings,
+    /// Who the server is; without that it does not speak TLS.
+    tls: Option<Serving>,
     rates: Rates,
     /// The server is stopping: what has not begun does not begin.
     stopping: CancellationToken,
 }
 
-/// Serves until `stopping` is cancelled, then lets running transfers end within the drain timeout;
+/// Serves until `stopping` is cancelled, with TLS where there is an identity for it; then lets running transfers end within the drain timeout;
 /// `false` if some had to be cut.
 pub async fn run(
     listener: TcpListener,
     service: Service,
     settings: Settings,
+    tls: Option<Serving>,
     monitor: &dyn Monitor,
     stopping: CancellationToken,
 ) -> bool {
     let drain_timeout = settings.drain_timeout;
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let addresses = Arc::new(Addresses::new(settings.connections_per_address_max));
-    let context =
-        Arc::new(Context { service, rates: Rates::new(&settings), settings, stopping: stopping.clone() });
+    let rates = Rates::new(&settings);
+    let context = Arc::new(Context { service, settings, tls, rates, stopping: stopping.clone() });
     let tasks = TaskTracker::new();
     let killing = CancellationToken::new();
     let mut acceptor = Acceptor { listener, monitor, places, was_full: false, is_failing: false };

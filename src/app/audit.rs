@@ -71,6 +71,9 @@ impl Observer for Audit {
                 self.connections.fetch_add(1, Ordering::Relaxed);
                 info!(event = "opened", %peer, "New connection from {peer}");
             }
+            Event::Secured { peer } => {
+                info!(event = "secured", %peer, tls = true, "Connection with {peer} is encrypted (TLS 1.3)");
+            }
             Event::Closed { peer, cause: None } => {
                 info!(event = "closed", %peer, "Connection closed with {peer}");
             }

@@ -1,9 +1,10 @@
 //! The server program, from its arguments to its exit status.
 //!
 //! 1. Ctrl+C is caught before anything else; the configuration is read.
-//! 2. The root, the state folder and the port are claimed; what fails so far is said once, on
+//! 2. The root, the state folder, the identity and the port are claimed; what fails so far is said once, on
 //!    standard error. Then the log is opened, and all further trouble is told there.
-//! 3. The port is printed; connections are served until a signal says stop.
+//! 3. The port is printed; connections are served until a signal says stop. SIGHUP reads the identity again,
+//!    unless it says that the terminal is gone.
 //! 4. Running transfers end within the drain timeout; the summary is logged; the log is closed.
 
 use std::ffi::OsString;
@@ -19,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::audit::Audit;
-use super::{Failure, exit_code, fail, folders, is_hangup_ignored};
+use super::hangup::Terminal;
+use super::{Failure, exit_code, fail, folders, identity, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat, Task};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
@@ -29,6 +31,7 @@ use crate::logging::{self, Logging};
 use crate::server::{self, listener};
 use crate::service::{Access, Observer, Service};
 use crate::storage::local::LocalDisk;
+use crate::tls::{Identity, Serving};
 
 /// Runs the server with these arguments (the first is the program's name) and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -68,10 +71,11 @@ fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> 
     let _state = folders::claim_state(&config.state)?;
     let keys = KeyFile::new(&config.state);
     keys.check().map_err(|error| Failure::new(error.code(), error))?;
+    let identity = identity::load(&config)?;
     let listener =
         listener::bind(config.bind, config.port).map_err(|error| cannot_listen(&config, &error))?;
     let logging = start_log(&config)?;
-    let code = match serve(&config, disk, keys, listener, stopping) {
+    let code = match serve(&config, disk, keys, listener, identity.as_ref(), stopping) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -106,8 +110,10 @@ fn serve(
     disk: LocalDisk,
     keys: KeyFile,
     listener: TcpListener,
+    identity: Option<&Identity>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
+    let tls = identity.map(identity::begin).transpose()?;
     let mut settings = config.server.clone();
     fit_descriptors(&mut settings);
     let catalog = SqliteCatalog::open(&config.state).map_err(|newer| Failure::new(Code::LocalIo, newer))?;
@@ -119,7 +125,8 @@ fn serve(
     let audit = Arc::new(Audit::new());
     let access = Access::new(keys, config.require_key, config.plaintext_keys.clone());
     let service = Service::new(disk, catalog, Arc::clone(&audit), access);
-    let outcome = runtime.block_on(listen(config, listener, service, settings, Arc::clone(&audit), stopping));
+    let door = Door { listener, tls, settings };
+    let outcome = runtime.block_on(listen(config, door, service, Arc::clone(&audit), stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
@@ -127,15 +134,23 @@ fn serve(
     outcome
 }
 
+/// Where peers come in.
+struct Door {
+    listener: TcpListener,
+    tls: Option<Serving>,
+    settings: server::Settings,
+}
+
 async fn listen(
     config: &Config,
-    listener: TcpListener,
+    door: Door,
     service: Service,
-    settings: server::Settings,
     audit: Arc<Audit>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
+    let Door { listener, tls, settings } = door;
     stop_on_signals(&stopping)?;
+    heed_hangups(config, tls.clone(), &stopping)?;
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
     announce(listener.local_addr().context("cannot tell the port")?, config);
     if !config.hash_ahead.is_zero() {
@@ -147,7 +162,7 @@ async fn listen(
     // As a task, not here: it accepts on the thread that hears of a connection then, and the connection
     // goes on there.
     let serving =
-        tokio::spawn(async move { server::run(listener, service, settings, &*audit, stopping).await });
+        tokio::spawn(async move { server::run(listener, service, settings, tls, &*audit, stopping).await });
     let drained = serving.await.context("the server failed")?;
     if !drained {
         warn!("Transfers that had not ended after {drain:?} were cut (--drain-timeout)");
@@ -164,26 +179,43 @@ fn announce(address: SocketAddr, config: &Config) {
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
 }
 
-/// SIGTERM and SIGHUP stop the server as the first Ctrl+C does.
+/// SIGTERM stops the server as the first Ctrl+C does.
 fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {
-    let mut signals = vec![(SignalKind::terminate(), "SIGTERM")];
-    if !is_hangup_ignored() {
-        signals.push((SignalKind::hangup(), "SIGHUP"));
-    }
-    for (kind, name) in signals {
-        let mut signals = signal(kind).with_context(|| format!("cannot catch {name}"))?;
-        let stopping = stopping.clone();
-        tokio::spawn(async move {
-            if signals.recv().await.is_some() {
-                info!(event = "stopping", "Stopping: {name}");
-                stopping.cancel();
-            }
-        });
-    }
+    let mut terminations = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+    let token = stopping.clone();
+    tokio::spawn(async move {
+        if terminations.recv().await.is_some() {
+            info!(event = "stopping", "Stopping: SIGTERM");
+            token.cancel();
+        }
+    });
     let stopping = stopping.clone();
     tokio::spawn(async move {
         stopping.cancelled().await;
         info!(event = "stopping", "No new connections are accepted; running transfers are finished");
+    });
+    Ok(())
+}
+
+/// SIGHUP has the identity read again; where it says that the terminal is gone, it stops the server. One that
+/// was started with the signal ignored (`nohup`) goes on ignoring it.
+fn heed_hangups(config: &Config, tls: Option<Serving>, stopping: &CancellationToken) -> anyhow::Result<()> {
+    if is_hangup_ignored() {
+        return Ok(());
+    }
+    let terminal = Terminal::look();
+    let mut hangups = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+    let (config, stopping) = (config.clone(), stopping.clone());
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            if terminal.has_gone() {
+                info!(event = "stopping", "Stopping: SIGHUP, the terminal is gone");
+                return stopping.cancel();
+            }
+            let (config, tls) = (config.clone(), tls.clone());
+            // Files are read; one reload ends before the next begins.
+            let _ = tokio::task::spawn_blocking(move || identity::reload(&config, tls.as_ref())).await;
+        }
     });
     Ok(())
 }

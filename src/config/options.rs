@@ -21,6 +21,18 @@ pub enum LogFormat {
     Json,
 }
 
+/// Whether connections are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsMode {
+    /// As the client likes.
+    Auto,
+    /// Always; whoever comes without TLS is refused.
+    Require,
+    /// Never.
+    Off,
+}
+
 /// Serves the files of a folder to everyone who can reach the port.
 ///
 /// Every option can also be set as an environment variable (ONEPORT_...) or, without the dashes, as
@@ -133,6 +145,18 @@ pub struct Options {
     /// Pause between OK and header in protocol version 1, for its original clients [default: 20ms]
     #[arg(long, env = "ONEPORT_V1_PAUSE", value_name = "TIME")]
     pub v1_pause: Option<Span>,
+
+    /// Whether connections are encrypted: as the client likes, always, or never [default: auto]
+    #[arg(long, env = "ONEPORT_TLS", value_name = "MODE", value_enum)]
+    pub tls: Option<TlsMode>,
+
+    /// Certificates (PEM), the server's own first [default: one that the server makes once]
+    #[arg(long, env = "ONEPORT_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of that certificate (PEM), which others must not be able to read
+    #[arg(long, env = "ONEPORT_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Options {
@@ -165,6 +189,9 @@ impl Options {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),
+            tls: self.tls.or(other.tls),
+            tls_cert: self.tls_cert.or(other.tls_cert),
+            tls_key: self.tls_key.or(other.tls_key),
         }
     }
 }

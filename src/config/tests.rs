@@ -71,7 +71,8 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
             "log-format" => "\"json\"",
             "require-key" => "true",
             "allow-plaintext-keys" => "[\"10.0.0.0/8\", \"::1\"]",
-            "root" | "state" | "log-dir" | "log-level" => "\"x\"",
+            "tls" => "\"require\"",
+            "root" | "state" | "log-dir" | "log-level" | "tls-cert" | "tls-key" => "\"x\"",
             _ => "5000",
         };
         let toml = format!("{key} = {value}\n");
@@ -118,6 +119,20 @@ fn keys_are_looked_after_beside_a_root_that_is_called_key() {
         &["--allow-plaintext-keys", "10.0.0.1/8"],
     ] {
         assert!(matches!(task(wrong), Err(ConfigError::Arguments(_))), "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_certificate_and_its_key_are_given_together_or_not_at_all() {
+    let config = load_from(&["--tls-cert", "c", "--tls-key", "k", "--tls", "require"]).unwrap();
+    let files = config.tls_files.unwrap();
+    assert_eq!((files.certificates, files.key), (PathBuf::from("c"), PathBuf::from("k")));
+    assert!(config.tls == TlsMode::Require && config.server.require_tls);
+    let config = load_from(&[]).unwrap();
+    assert!(config.tls == TlsMode::Auto && config.tls_files.is_none() && !config.server.require_tls);
+    for option in ["--tls-cert", "--tls-key"] {
+        let error = load_from(&[option, "x"]).unwrap_err();
+        assert!(matches!(&error, ConfigError::Half { given, .. } if *given == option), "{error}");
     }
 }
 

@@ -1,21 +1,27 @@
-//! One connection: told by its first bytes, handed to its dialect, closed with care.
+//! One connection: told by its first bytes, handed to its dialect, closed with care. Within TLS the first
+//! bytes tell once more.
 
 use std::net::SocketAddr;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::end::End;
 use super::wire::{Pace, Wire};
 use super::{Context, Settings, v1, v2};
-use crate::codec::v1::Request;
+use crate::codec::v1::{Request, Response};
 use crate::codec::v2::Hello;
+use crate::error::Code;
+use crate::exchange::Responder;
 use crate::service::Event;
 use crate::sniff::{Dialect, sniff};
 
 /// First buffer of a connection, in bytes: enough for most requests.
 const FIRST_BUFFER: usize = 256;
+
+/// What a peer is told that has to come with TLS.
+const TLS_ONLY: &str = "this server speaks TLS only; connect with --tls require";
 
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
@@ -31,7 +37,15 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
     let deadline = Instant::now() + context.settings.request_timeout;
     let mut buffer = BytesMut::with_capacity(FIRST_BUFFER);
     let opening = async {
-        let dialect = tell_dialect(wire, &mut buffer).await?;
+        let mut dialect = tell_dialect(wire, &mut buffer).await?;
+        if dialect == Dialect::Tls
+            && let Some(tls) = &context.tls
+        {
+            Box::pin(wire.secure(tls.config(), &mut buffer)).await?;
+            context.service.tell(&Event::Secured { peer });
+            buffer.reserve(FIRST_BUFFER);
+            dialect = tell_dialect(wire, &mut buffer).await?;
+        }
         match dialect {
             Dialect::Native => v1::read_request(wire, &mut buffer).await,
             other => Err(End::NotServed(other)),
@@ -44,13 +58,30 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         }
         () = context.stopping.cancelled() => return Err(End::Stopping),
     };
-    if let Request::Name(name) = &request
-        && let Ok(hello) = Hello::parse(name)
-    {
+    let hello = match &request {
+        Request::Name(name) => Hello::parse(name).ok(),
+        Request::TooLong { .. } => None,
+    };
+    if context.settings.require_tls && !wire.is_secured() {
+        return Box::pin(refuse_plain(hello.is_some(), wire)).await;
+    }
+    if let Some(hello) = hello {
         return Box::pin(v2::serve(hello, buffer, wire, peer, context)).await;
     }
     // Whoever only connects should cost little: what answering needs is made when it is needed.
     Box::pin(v1::answer(request, wire, peer, context)).await
+}
+
+/// Tells a peer without TLS, in its dialect, that it has to come with it.
+async fn refuse_plain(is_v2: bool, wire: &mut Wire) -> Result<(), End> {
+    let refusal = if is_v2 {
+        Responder::violated(Code::NotAllowed, TLS_ONLY)
+    } else {
+        v1::encoded(Response::Refused(Bytes::from_static(TLS_ONLY.as_bytes())))?.freeze()
+    };
+    wire.write_all(&refusal, false).await?;
+    wire.say_farewell().await;
+    Err(End::Plain)
 }
 
 async fn tell_dialect(wire: &mut Wire, buffer: &mut BytesMut) -> Result<Dialect, End> {

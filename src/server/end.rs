@@ -17,6 +17,9 @@ pub(super) enum End {
     /// The peer speaks something that is not served.
     #[error("not served: {}", .0.name())]
     NotServed(Dialect),
+    /// The peer came without TLS to a server that demands it.
+    #[error("refused: without TLS (--tls require)")]
+    Plain,
     /// The peer needs something that this server does not have.
     #[error("the client needs the capability {0}, which is not known")]
     Lacking(String),

@@ -229,7 +229,8 @@ fn header(name: &FileName, size: u64, md5: Md5) -> Result<BytesMut, End> {
     encoded(Response::Header(Header { name, size, md5 }))
 }
 
-fn encoded(response: Response) -> Result<BytesMut, End> {
+/// An answer as it goes over the wire.
+pub(super) fn encoded(response: Response) -> Result<BytesMut, End> {
     let mut message = BytesMut::new();
     ResponseCodec::default().encode(response, &mut message)?;
     Ok(message)

@@ -234,6 +234,7 @@ impl Connection<'_> {
         let is_idle = self.responder.is_idle();
         if is_idle {
             // Whoever has nothing to ask for should cost little.
+            wire.rest();
             self.output = BytesMut::new();
             self.room = V2_ROOM_MIN;
             if self.input.is_empty() {

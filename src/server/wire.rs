@@ -1,5 +1,8 @@
-//! A connection's socket, as the edges use it: every wait has a deadline, and a file goes from the
-//! page cache to the socket without passing through this program.
+//! A connection as the edges use it: every wait has a deadline, and a file goes from the page cache to the
+//! socket without passing through this program.
+//!
+//! `socket` keeps pace and deadlines and knows bytes only. A connection that was [secured](Wire::secure) goes
+//! through `secure`, which turns bytes into TLS records and back, and knows nothing of time.
 
 use std::io;
 use std::sync::Arc;
@@ -8,13 +11,19 @@ use std::time::Duration;
 use bytes::BytesMut;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
 
 use super::rates::Throttle;
-use crate::limits::{LINGER_BYTES, LINGER_CHUNK, LINGER_TIMEOUT, SMALL_FILE_MAX, WRITE_PROBE_INTERVAL};
+use crate::limits::SMALL_FILE_MAX;
 use crate::storage::StoredFile;
+use crate::tls::TlsError;
+
+mod secure;
+mod socket;
+
+use secure::Secure;
+use socket::Socket;
 
 /// What is asked of a peer that takes bytes.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +49,18 @@ pub(super) enum WireEnd {
     /// The file could not be read.
     #[error("the file cannot be read: {0}")]
     File(#[source] io::Error),
+    /// TLS cannot go on.
+    #[error("TLS failed: {0}")]
+    Tls(#[from] TlsError),
+    /// The input ended within something, and the peer has not said that it would.
+    #[error("cut within a request, without the end that TLS demands")]
+    Cut,
+    /// The peer gave up before hands were shaken.
+    #[error("closed within the TLS handshake")]
+    Unshaken,
+    /// A handshake has more to say than is listened to.
+    #[error("TLS failed: the peer's handshake messages are too long")]
+    Oversized,
 }
 
 /// How the peer behaved after the last byte.
@@ -52,65 +73,77 @@ pub(super) enum Farewell {
     Reset,
 }
 
-/// A connected socket.
+/// A connected socket, with TLS or without.
 pub(super) struct Wire {
-    stream: TcpStream,
-    pace: Pace,
-    /// Whom to ask before bytes are sent, where their rate is limited.
-    throttle: Option<Throttle>,
-    /// Time spent waiting for the peer, and bytes that it took, since the pace was last looked at.
-    waited: Duration,
-    taken: u64,
+    socket: Socket,
+    secure: Option<Box<Secure>>,
 }
 
 impl Wire {
     pub(super) fn new(stream: TcpStream, pace: Pace, throttle: Option<Throttle>) -> Self {
-        // On Linux it has inherited that from the listener. Only a matter of speed; a socket that
-        // refuses it still works.
-        #[cfg(not(target_os = "linux"))]
-        let _ = stream.set_nodelay(true);
-        Self { stream, pace, throttle, waited: Duration::ZERO, taken: 0 }
+        Self { socket: Socket::new(stream, pace, throttle), secure: None }
     }
 
-    /// Whether nobody on the way can read what is sent.
+    /// Shakes hands. `read` is what was read of the handshake already; it is taken. Without a deadline of its
+    /// own: the caller has one for the whole request. A peer that cannot be served is told why.
+    pub(super) async fn secure(
+        &mut self,
+        config: Arc<ServerConfig>,
+        read: &mut BytesMut,
+    ) -> Result<(), WireEnd> {
+        let secure = self.secure.insert(Box::new(Secure::new(config, read)?));
+        secure.shake(&mut self.socket).await
+    }
+
+    /// Whether nobody on the way can read or change what is said.
     pub(super) fn is_secured(&self) -> bool {
-        false
+        self.secure.is_some()
     }
 
-    /// Reads what is there, without a deadline of its own: the caller has one for the whole request.
+    /// Reads what is there, without a deadline of its own: the caller has one for the whole request. 0 is
+    /// the end of the input.
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> Result<usize, WireEnd> {
-        Ok(self.stream.read_buf(buffer).await?)
+        match &mut self.secure {
+            None => self.socket.read(buffer).await,
+            Some(secure) => secure.read(&mut self.socket, buffer).await,
+        }
     }
 
-    /// Reads what is there without waiting; `None` if nothing is.
+    /// Reads what is there without waiting; `None` if nothing is, 0 at the end of the input.
     pub(super) fn read_now(&mut self, buffer: &mut BytesMut) -> Result<Option<usize>, WireEnd> {
-        match self.stream.try_read_buf(buffer) {
-            Ok(count) => Ok(Some(count)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error.into()),
+        match &mut self.secure {
+            None => self.socket.read_now(buffer),
+            Some(secure) => secure.read_now(&mut self.socket, buffer),
         }
     }
 
     /// Waits until there is something to read.
     pub(super) async fn readable(&self) -> Result<(), WireEnd> {
-        Ok(self.stream.readable().await?)
+        match &self.secure {
+            Some(secure) if secure.may_have_plain() => Ok(()),
+            _ => self.socket.readable().await,
+        }
+    }
+
+    /// Gives memory back that is not needed until more is said.
+    pub(super) fn rest(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            secure.rest();
+        }
     }
 
     /// Writes all of `bytes`. `more` says that the file follows at once, so that they share a
     /// segment with its first bytes.
-    pub(super) async fn write_all(&mut self, mut bytes: &[u8], more: bool) -> Result<(), WireEnd> {
+    pub(super) async fn write_all(&mut self, bytes: &[u8], more: bool) -> Result<(), WireEnd> {
         // What follows may have to wait for its turn: then these bytes must not wait for it.
-        let flags = if more && self.throttle.is_none() {
-            SendFlags::MORE | SendFlags::NOSIGNAL
-        } else {
-            SendFlags::NOSIGNAL
-        };
-        while !bytes.is_empty() {
-            let allowed = &bytes[..self.allowed(bytes.len()).await];
-            let count = self.give(|stream| Ok(rustix::net::send(stream, allowed, flags)?)).await?;
-            bytes = &bytes[count..];
+        let more = more && !self.socket.is_throttled();
+        match &mut self.secure {
+            None => {
+                let flags = if more { SendFlags::MORE } else { SendFlags::empty() };
+                self.socket.write_all(bytes, flags).await
+            }
+            Some(secure) => secure.write_all(&mut self.socket, bytes, more).await,
         }
-        Ok(())
     }
 
     /// Makes sure that a stretch of a file is in memory before it is sent. One that is not is read in, off
@@ -132,13 +165,10 @@ impl Wire {
         offset: u64,
         count: u64,
     ) -> Result<u64, WireEnd> {
-        let wanted = self.allowed(usize::try_from(count).unwrap_or(usize::MAX)).await;
-        let sent = self.give(|stream| {
-            let mut at = offset;
-            Ok(rustix::fs::sendfile(stream, &**file, Some(&mut at), wanted)?)
-        });
-        match sent.await {
-            Ok(sent) => Ok(sent as u64),
+        if let Some(secure) = &mut self.secure {
+            return secure.send_file(&mut self.socket, file, offset, count).await;
+        }
+        match self.socket.send_file(file, offset, count).await {
             Err(WireEnd::Socket(error)) => match Errno::from_io_error(&error) {
                 Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
                     self.copy_file(file, offset, count).await
@@ -146,84 +176,13 @@ impl Wire {
                 Some(Errno::IO) => Err(WireEnd::File(error)),
                 _ => Err(error.into()),
             },
-            Err(end) => Err(end),
+            result => result,
         }
     }
 
     /// The most bytes of a frame of version 2, where the rate is limited.
     pub(super) fn frame_max(&self) -> Option<u64> {
-        self.throttle.as_ref().map(Throttle::frame_max)
-    }
-
-    /// How many of so many bytes may be sent now. Where the rate is limited this waits for a turn; the
-    /// peer has nothing to do with that, so it is not counted as its slowness.
-    async fn allowed(&mut self, wanted: usize) -> usize {
-        match &mut self.throttle {
-            None => wanted,
-            Some(throttle) => usize::try_from(throttle.allow(wanted as u64).await).unwrap_or(wanted),
-        }
-    }
-
-    /// Gives the peer some bytes as soon as it takes any; says how many.
-    ///
-    /// The system reports a socket as writable only once a third of its buffer is free. A slow reader
-    /// may need longer for that than it may be idle, so while waiting the write is tried now and then.
-    async fn give(
-        &mut self,
-        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
-    ) -> Result<usize, WireEnd> {
-        // Mostly there is room, and then neither a clock nor a timer is needed; but whoever always finds
-        // room must not keep the thread from others.
-        tokio::task::coop::consume_budget().await;
-        match self.stream.try_io(Interest::WRITABLE, || write(&self.stream)) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            result => {
-                let count = result?;
-                self.took(count as u64);
-                return Ok(count);
-            }
-        }
-        let began = Instant::now();
-        let count = loop {
-            let writable = self.stream.async_io(Interest::WRITABLE, || write(&self.stream));
-            let wait = WRITE_PROBE_INTERVAL.min(self.pace.idle_timeout.saturating_sub(began.elapsed()));
-            let result = match timeout(wait, writable).await {
-                Ok(result) => result,
-                Err(_elapsed) => write(&self.stream),
-            };
-            match result {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if began.elapsed() >= self.pace.idle_timeout {
-                        return Err(WireEnd::Idle(self.pace.idle_timeout));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
-        self.took(count as u64);
-        self.check_pace(began.elapsed())?;
-        Ok(count)
-    }
-
-    fn took(&mut self, count: u64) {
-        self.taken += count;
-        if let Some(throttle) = &mut self.throttle {
-            throttle.sent(count);
-        }
-    }
-
-    fn check_pace(&mut self, waited: Duration) -> Result<(), WireEnd> {
-        self.waited += waited;
-        if self.waited < self.pace.idle_timeout {
-            return Ok(());
-        }
-        let demanded = u128::from(self.pace.rate_min) * self.waited.as_millis() / 1000;
-        if u128::from(self.taken) < demanded {
-            return Err(WireEnd::Slow(self.pace.rate_min));
-        }
-        (self.waited, self.taken) = (Duration::ZERO, 0);
-        Ok(())
+        self.socket.frame_max()
     }
 
     /// As [`Self::send_file`], for file systems that do not know `sendfile`.
@@ -238,25 +197,11 @@ impl Wire {
     /// Says that no byte will follow, and gives the peer a bounded time to read what was sent:
     /// closing while input waits would throw away what the peer has not read yet.
     pub(super) async fn say_farewell(&mut self) -> Farewell {
-        if self.stream.shutdown().await.is_err() {
+        if let Some(secure) = &mut self.secure
+            && secure.close(&mut self.socket).await.is_err()
+        {
             return Farewell::Reset;
         }
-        let deadline = Instant::now() + LINGER_TIMEOUT;
-        let mut discarded = 0;
-        while discarded < LINGER_BYTES {
-            match timeout_at(deadline, self.stream.readable()).await {
-                Err(_elapsed) => return Farewell::Silent,
-                Ok(Err(_)) => return Farewell::Reset,
-                Ok(Ok(())) => {}
-            }
-            // On the stack, and only now: who waits here costs no buffer.
-            match self.stream.try_read(&mut [0; LINGER_CHUNK]) {
-                Ok(0) => return Farewell::Closed,
-                Ok(count) => discarded += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Farewell::Reset,
-            }
-        }
-        Farewell::Silent
+        self.socket.say_farewell().await
     }
 }

@@ -27,6 +27,11 @@ pub enum Event<'a> {
         /// The peer's address.
         peer: SocketAddr,
     },
+    /// A connection has shaken hands: what it says from now on is encrypted.
+    Secured {
+        /// The peer's address.
+        peer: SocketAddr,
+    },
     /// A connection has ended.
     Closed {
         /// The peer's address.

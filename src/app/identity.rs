@@ -1,0 +1,60 @@
+//! The server's identity: read or made at the start, shown to whoever started it, read again on SIGHUP.
+
+use tracing::{info, warn};
+
+use super::{Failure, say};
+use crate::config::{Config, TlsFiles, TlsMode};
+use crate::error::Code;
+use crate::tls::{HomeError, Identity, Serving};
+
+/// The server's identity and where it came from; `None` if the server does not speak TLS.
+pub(super) fn load(config: &Config) -> Result<Option<Identity>, Failure> {
+    match config.tls {
+        TlsMode::Off => Ok(None),
+        TlsMode::Auto | TlsMode::Require => read(config).map(Some).map_err(|error| {
+            let other = match config.tls_files {
+                Some(_) => "--tls-cert and --tls-key",
+                None => "--state",
+            };
+            Failure::new(error.code(), format!("{error} (chosen by {other}; --tls off does without TLS)"))
+        }),
+    }
+}
+
+fn read(config: &Config) -> Result<Identity, HomeError> {
+    match &config.tls_files {
+        Some(TlsFiles { certificates, key }) => Identity::load(certificates, key),
+        None => Identity::load_or_make(&config.state),
+    }
+}
+
+/// Shows what clients pin, and makes the identity one that connections can use.
+pub(super) fn begin(identity: &Identity) -> Result<Serving, Failure> {
+    let pin = identity.pin();
+    info!(event = "identity", %pin, "TLS is served; clients tell this server by pin={pin}");
+    if !tracing::enabled!(tracing::Level::INFO) {
+        say(&format!("pin={pin}"));
+    }
+    Serving::new(identity).map_err(|error| Failure::new(Code::LocalIo, error))
+}
+
+/// Reads the identity again, for connections to come. One that cannot be read or used changes nothing.
+pub(super) fn reload(config: &Config, serving: Option<&Serving>) {
+    let Some(serving) = serving else {
+        return info!(event = "reloaded", "SIGHUP: there is nothing to read again (--tls off)");
+    };
+    let replaced = read(config).map_err(|error| error.to_string()).and_then(|identity| {
+        serving.replace(&identity).map_err(|error| error.to_string())?;
+        Ok(identity.pin())
+    });
+    match replaced {
+        Ok(pin) => info!(
+            event = "reloaded", %pin,
+            "SIGHUP: certificate and key were read again; new connections get pin={pin}"
+        ),
+        Err(error) => warn!(
+            event = "reload-failed", %error,
+            "SIGHUP: certificate and key stay as they were: {error}"
+        ),
+    }
+}
