@@ -4,6 +4,7 @@
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
+//! `tls_raw` speaks TLS by hand, around whatever is spoken inside.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
 //! `trees` makes and compares trees of files.
 //! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
@@ -64,9 +65,13 @@ mod server_robustness;
 mod server_secrets;
 mod server_shutdown;
 mod server_start;
+mod server_tls;
+mod server_tls_reload;
+mod server_tls_stalled;
 mod server_v1;
 mod server_v2_reader;
 mod serving;
+mod tls_raw;
 mod trees;
 mod v2_changes;
 mod v2_changing_servers;

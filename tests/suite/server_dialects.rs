@@ -10,7 +10,7 @@ use crate::serving::Site;
 fn other_dialects_are_closed_after_one_log_line_and_nothing_is_echoed() {
     let site = Site::new();
     site.file("a", b"a");
-    let server = site.serve(&[]);
+    let server = site.serve(&["--tls", "off"]);
     let cases: [(&[u8], &str); 9] = [
         (b"\x16\x03\x01\x02\x00\x01\x00", "TLS"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP"),

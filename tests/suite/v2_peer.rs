@@ -1,6 +1,6 @@
 //! Version 2 spoken by hand: servers that answer frame by frame, and clients that send what they like.
 
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Instant;
@@ -194,8 +194,8 @@ pub(crate) fn server_that_stops(data: &[u8], root_known: bool, frames: usize) ->
 }
 
 /// A client that sends what it likes.
-pub(crate) struct Asker {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Asker<S = TcpStream> {
+    pub(crate) stream: S,
     input: BytesMut,
 }
 
@@ -211,8 +211,10 @@ impl Asker {
     pub(crate) fn new(server: &Server, fields: &str) -> Self {
         Self::on(server.connect(), fields)
     }
+}
 
-    pub(crate) fn on(mut stream: TcpStream, fields: &str) -> Self {
+impl<S: Read + Write> Asker<S> {
+    pub(crate) fn on(mut stream: S, fields: &str) -> Self {
         stream.write_all(&raw::request(format!("{HELLO}{fields}").as_bytes())).unwrap();
         Self { stream, input: BytesMut::new() }
     }
