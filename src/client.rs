@@ -27,8 +27,12 @@ mod connect;
 mod error;
 mod events;
 mod folder;
+mod known_hosts;
 mod pace;
 mod retry;
+mod secure;
+mod security;
+mod stream;
 mod target;
 mod v1;
 mod v2;
@@ -40,7 +44,9 @@ pub use connect::{Server, ServerError};
 pub use error::FetchError;
 pub use events::{Event, Observer};
 pub use folder::{Files, FolderFetched, Totals, fetch_folder};
+pub use known_hosts::{KnownHosts, KnownHostsError};
 pub use retry::Backoff;
+pub use security::{Distrust, Security, TlsMode};
 pub use target::Target;
 pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
 pub use v2::listing::{Batch, Start, list};
@@ -110,6 +116,8 @@ pub struct Settings {
     pub checksum: Option<Checksum>,
     /// Servers that need not be asked for version 2 again.
     pub old_servers: OldServers,
+    /// Whom to trust, and the key to show.
+    pub security: Security,
 }
 
 /// A file that was fetched.
@@ -218,8 +226,9 @@ async fn try_once(
     remains: &mut v2::Remains,
 ) -> Result<attempt::Got, FetchError> {
     let settings = attempt.settings;
+    let has_key = settings.security.key.is_some();
     let is_old = settings.protocol == Protocol::Auto && settings.old_servers.has(attempt.server);
-    if settings.protocol == Protocol::V1 || is_old {
+    if (settings.protocol == Protocol::V1 || is_old) && !has_key {
         return v1::run(attempt).await;
     }
     let (peer, said_so) = match Box::pin(v2::run(attempt, remains)).await {
@@ -227,10 +236,13 @@ async fn try_once(
         Err(v2::Stop::Failed(error)) => return Err(error),
         Err(v2::Stop::Old { peer, said_so }) => (peer, said_so),
     };
+    if has_key && said_so {
+        return Err(FetchError::KeyNeedsV2 { server: attempt.server.to_string() });
+    }
     if settings.protocol == Protocol::V2 && said_so {
         return Err(FetchError::OldServer { peer });
     }
-    if settings.protocol == Protocol::V2 || (!said_so && remains.expects_v2()) {
+    if settings.protocol == Protocol::V2 || has_key || (!said_so && remains.expects_v2()) {
         // More likely it is away than of another version, and version 1 would begin at nothing.
         return Err(FetchError::Unanswered { peer });
     }

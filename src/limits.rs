@@ -332,6 +332,21 @@ pub const CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the client waits for a server to close after the last byte of a file.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Bytes of TLS records that a client reads at once.
+pub const TLS_CLIENT_INPUT: usize = 256 << 10;
+/// Bytes that a client seals at once while it reads, too.
+pub const TLS_CLIENT_OUTPUT: usize = 64 << 10;
+/// Largest file of known hosts, in bytes.
+pub const KNOWN_HOSTS_MAX: u64 = 1 << 20;
+/// How long a client waits for another one that is writing the file of known hosts.
+pub const KNOWN_HOSTS_LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a client looks whether another one has done so.
+pub const KNOWN_HOSTS_LOCK_INTERVAL: Duration = Duration::from_millis(10);
+/// Largest file of certificates of authorities, in bytes.
+pub const CA_FILE_MAX: u64 = 4 << 20;
+/// Bytes of a file with a key that are read: its first line has to end within them.
+pub const KEY_FILE_MAX: u64 = 4096;
+
 /// Size at which a log file is closed and a new one begun, in bytes.
 pub const LOG_SIZE_MAX: u64 = 100 << 20;
 /// Least size that a user may set for a log file, in bytes.

@@ -18,7 +18,7 @@ pub use home::HomeError;
 pub use identity::{Identity, IdentityError};
 pub use serving::Serving;
 pub(crate) use session::{Opened, Session};
-pub use trust::{Trust, TrustError};
+pub use trust::{Trust, TrustError, Untrusted};
 
 /// Why a TLS connection cannot go on.
 #[derive(Debug, thiserror::Error)]

@@ -196,7 +196,7 @@ async fn fetch_one(
 
 /// Whether every other file of the same server would fail likewise.
 fn concerns_all(error: &FetchError) -> bool {
-    matches!(error.code(), Code::Connect)
+    matches!(error.code(), Code::Connect | Code::Certificate)
 }
 
 fn have_one_server(job: &Job) -> bool {

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::{Event, FetchError, Observer};
 use crate::limits::DEFAULT_PORT;
+use crate::pin::Pin;
 use crate::text;
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4).
@@ -23,14 +24,19 @@ pub struct Server {
     pub host: String,
     /// Port.
     pub port: u16,
+    /// The pin of the key that it must have, if the address holds one.
+    pub pin: Option<Pin>,
 }
 
 /// What is wrong with a server as it was named.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a server; write HOST, HOST:PORT, [IPV6] or [IPV6]:PORT")]
+#[error("'{0}' is not a server; write HOST, HOST:PORT, [IPV6], [IPV6]:PORT or oneport://HOST:PORT#PIN")]
 pub struct ServerError(String);
 
 impl Server {
+    /// How the address of a server, or of a file on it, begins.
+    pub const SCHEME: &str = "oneport://";
+
     /// A server by its host, with or without the brackets of an IPv6 address, and its port.
     ///
     /// # Errors
@@ -39,23 +45,35 @@ impl Server {
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         let fits = (1..=HOST_MAX).contains(&bare.len())
             && bare.bytes().all(|byte| byte.is_ascii_graphic() || byte >= 0x80)
-            && !bare.contains(['/', '[', ']', '@'])
+            && !bare.contains(['/', '[', ']', '@', '#'])
             && (!bare.contains(':') || is_ipv6(bare));
-        if fits { Ok(Self { host: bare.to_owned(), port }) } else { Err(ServerError::of(host)) }
+        if fits { Ok(Self { host: bare.to_owned(), port, pin: None }) } else { Err(ServerError::of(host)) }
     }
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { host: "localhost".to_owned(), port: DEFAULT_PORT }
+        Self { host: "localhost".to_owned(), port: DEFAULT_PORT, pin: None }
     }
 }
 
-/// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address.
+/// `HOST`, `HOST:PORT`, `[IPV6]`, `[IPV6]:PORT` or a bare IPv6 address; or `oneport://` and one of these, with or
+/// without `#` and a pin behind it.
 impl FromStr for Server {
     type Err = ServerError;
 
     fn from_str(text: &str) -> Result<Self, ServerError> {
+        if let Some(address) = text.strip_prefix(Self::SCHEME) {
+            let (server, pin) = match address.split_once('#') {
+                Some((server, pin)) => (server, Some(pin.parse().map_err(|_| ServerError::of(text))?)),
+                None => (address, None),
+            };
+            if server.starts_with(Self::SCHEME) {
+                return Err(ServerError::of(text));
+            }
+            let server: Self = server.strip_suffix('/').unwrap_or(server).parse()?;
+            return Ok(Self { pin, ..server });
+        }
         if is_ipv6(text) {
             return Self::new(text, DEFAULT_PORT);
         }
@@ -149,7 +167,17 @@ mod tests {
             ("fe80::1%eth0", "fe80::1%eth0", 9999),
             ("[fe80::1%eth0]:70", "fe80::1%eth0", 70),
         ] {
-            assert_eq!(text.parse(), Ok(Server { host: host.into(), port }), "{text}");
+            assert_eq!(text.parse(), Ok(Server { host: host.into(), port, pin: None }), "{text}");
+            let address = format!("oneport://{text}");
+            assert_eq!(address.parse(), Ok(Server { host: host.into(), port, pin: None }), "{address}");
+            let pin = Pin::of(b"a key");
+            for pinned in [format!("{address}#{}", pin.letters()), format!("{address}/#{pin}")] {
+                let server = Server { host: host.into(), port, pin: Some(pin) };
+                assert_eq!(pinned.parse(), Ok(server), "{pinned}");
+            }
+        }
+        for text in ["nas#x", "oneport://nas#", "oneport://nas#x", "oneport://oneport://nas", "oneport://"] {
+            assert!(text.parse::<Server>().is_err(), "{text}");
         }
         for text in
             ["", ":80", "a:", "a:b", "a:65536", "a:b:c", "[::1", "::1]:80", "a b", "a/b", "x@y", "[nas:1]:2"]

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::security::Distrust;
 use crate::codec::WireError;
 use crate::digest::Md5;
 use crate::error::{Code, in_words, is_no_space};
@@ -69,6 +70,18 @@ pub enum FetchError {
     OldServer {
         /// The server.
         peer: SocketAddr,
+    },
+    /// The server is not spoken to, because it is not trusted.
+    #[error(transparent)]
+    Untrusted(#[from] Box<Distrust>),
+    /// A key is to be shown, and the server speaks version 1, or version 1 was asked for.
+    #[error(
+        "version 1 of the protocol has no keys, and {server} is to be spoken to in it; none was sent. Leave the \
+         key out, or --protocol v1"
+    )]
+    KeyNeedsV2 {
+        /// The server.
+        server: String,
     },
     /// What is to be listed does not fit into a request.
     #[error("this cannot be asked for: {source}")]
@@ -203,7 +216,8 @@ impl FetchError {
             Self::Lost { .. } => Code::Lost,
             Self::Silent { .. } => Code::Timeout,
             Self::Unanswered { .. } => Code::Lost,
-            Self::OldServer { .. } => Code::Unsupported,
+            Self::OldServer { .. } | Self::KeyNeedsV2 { .. } => Code::Unsupported,
+            Self::Untrusted(distrust) => distrust.code(),
             Self::SourceChanged { .. } | Self::StreamChanged { .. } => Code::SourceChanged,
             Self::Unavailable { .. } => Code::Other,
             Self::Failed { code, .. } => *code,
@@ -240,6 +254,8 @@ impl FetchError {
             | Self::Selection { .. }
             | Self::Refused { .. }
             | Self::OldServer { .. }
+            | Self::KeyNeedsV2 { .. }
+            | Self::Untrusted(_)
             | Self::StreamChanged { .. }
             | Self::Failed { .. }
             | Self::Protocol { .. }

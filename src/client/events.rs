@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{FetchError, Totals};
+use super::{FetchError, Server, Totals};
 use crate::digest::Digest;
+use crate::pin::Pin;
 
 /// Hears of every event. Called on the receiving thread: it must not take long.
 pub trait Observer: Send + Sync {
@@ -25,6 +26,17 @@ pub enum Event<'a> {
     Connected {
         /// The address.
         peer: SocketAddr,
+    },
+    /// The key of a server is remembered from now on.
+    Remembered {
+        /// The server.
+        server: &'a Server,
+        /// The pin of its key.
+        pin: Pin,
+        /// Where it is written.
+        file: &'a str,
+        /// The user had said that it is this key. Else nobody has compared it with anything.
+        is_pinned: bool,
     },
     /// The server has the file and is going to send it. Told anew in each attempt.
     Started {

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::attempt::blocking;
 use super::pace::Pace;
+use super::secure;
 use super::v2::listing::list;
 use super::{Entry, Event, FetchError, Observer, Selection, Server, Settings, Tried, v2, with_retries};
 use crate::limits::{FOLDER_BATCHES, FOLDER_LINKS, PROGRESS_INTERVAL};
@@ -106,6 +107,11 @@ pub async fn fetch_folder(
     stopping: &CancellationToken,
 ) -> Result<FolderFetched, FetchError> {
     let began = Instant::now();
+    let met = with_retries(settings, observer, stopping, async || {
+        let meeting = stopping.run_until_cancelled(secure::meet(server, settings, observer)).await;
+        Tried { result: meeting.unwrap_or(Err(FetchError::Interrupted)), has_brought_something: false }
+    });
+    met.await?;
     let (path, sync, restart) = (target.to_owned(), settings.sync, settings.restart);
     let staged = blocking(move || {
         if restart {

@@ -4,13 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_util::codec::{Decoder, Encoder};
 
 use super::attempt::{Attempt, Got, blocking, within};
-use super::connect::connect;
+use super::secure::{self, Connection};
+use super::stream::Stream;
 use super::target::Sink;
 use super::{Event, FetchError, Overwrite};
 use crate::codec::WireError;
@@ -24,7 +23,7 @@ use receive::Arrival;
 
 /// A connection whose server is about to send.
 struct Answered {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     header: Header,
     early: BytesMut,
@@ -81,7 +80,11 @@ impl Attempt<'_> {
 
     /// Connects, sends the request, and reads the answer up to the data.
     async fn ask(&self) -> Result<Answered, FetchError> {
-        let (mut stream, peer) = connect(self.server, self.settings.timeout, self.observer).await?;
+        let connection = secure::open(self.server, self.settings, self.observer).await?;
+        let Connection { mut stream, peer, key } = connection;
+        if key.is_some() {
+            return Err(FetchError::KeyNeedsV2 { server: self.server.to_string() });
+        }
         let mut buffer = BytesMut::new();
         let broken = |source| FetchError::Protocol { peer, source };
         RequestCodec::default().encode(self.name, &mut buffer).map_err(broken)?;
@@ -102,11 +105,13 @@ impl Attempt<'_> {
                 }
             }
             let is_first = buffer.is_empty();
-            let read = stream.read_buf(&mut buffer);
+            let read = stream.read_buf(&mut buffer, usize::MAX);
             match within(until, after, peer, "before the file came", read).await {
                 Ok(0) => return Err(self.ended(&mut codec, &mut buffer, peer, None)),
                 Ok(_) if is_first => until = deadline(),
                 Ok(_) => {}
+                // Over TLS it is only whole if the server says so.
+                Err(error) if stream.is_tls() => return Err(error),
                 Err(error) => return Err(self.ended(&mut codec, &mut buffer, peer, Some(error))),
             }
         }

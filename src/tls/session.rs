@@ -118,6 +118,11 @@ impl Session {
         }
     }
 
+    /// How many bytes [`Self::open`] gives without reading, at most.
+    pub(crate) fn held(&self) -> usize {
+        self.plain.len() + self.incoming.len()
+    }
+
     /// Whether there are bytes that can be taken without reading.
     pub(crate) fn has_plain(&self) -> bool {
         !self.plain.is_empty()

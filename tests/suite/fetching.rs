@@ -10,8 +10,8 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use oneport::client::{
-    Backoff, Event, FetchError, Fetched, Observer, OldServers, Overwrite, Protocol, Server, Settings, Target,
-    fetch,
+    Backoff, Event, FetchError, Fetched, Observer, OldServers, Overwrite, Protocol, Security, Server,
+    Settings, Target, fetch,
 };
 use oneport::digest::Digest;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +96,7 @@ pub(crate) fn settings(links: u64, retries: u32) -> Settings {
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),
+        security: Security::default(),
     }
 }
 

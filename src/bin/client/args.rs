@@ -11,8 +11,11 @@ use oneport::units::{Rate, Span};
 
 #[path = "args/job.rs"]
 mod job;
+#[path = "args/security.rs"]
+mod security;
 
 pub(crate) use job::{File, Folder, Job, Ls, Task};
+use security::SecurityArgs;
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
 const RESERVED: [&str; 25] = [
@@ -288,6 +291,9 @@ struct Common {
     /// What is logged: error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: String,
+
+    #[command(flatten)]
+    security: SecurityArgs,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -356,6 +362,8 @@ pub(crate) fn command() -> clap::Command {
 
 /// Reads a command line; the first argument is the program's name.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job, ArgsError> {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    security::check_words(&arguments)?;
     let mut matches = command().try_get_matches_from(arguments)?;
     let patterns = job::patterns(matches.subcommand().map_or(&matches, |(_, matches)| matches));
     let cli = Cli::from_arg_matches_mut(&mut matches)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use oneport::app::say;
-use oneport::client::{Facts, FetchError, Pinger, Server, Verified, stat, verify};
+use oneport::client::{Event, Facts, FetchError, Observer, Pinger, Server, Verified, stat, verify};
 use oneport::error::Code;
 use oneport::limits::PING_INTERVAL;
 use oneport::text::logged;
@@ -16,7 +16,7 @@ use tracing::{error, info};
 use crate::Stop;
 use crate::args::{File, Job, Task};
 use crate::json;
-use crate::view::{Reporter, write_result};
+use crate::view::{Reporter, tell_remembered, write_result};
 
 /// Asks about one file after the other.
 pub(crate) async fn ask_all(job: &Job, stop: &Stop) -> ExitCode {
@@ -115,7 +115,7 @@ pub(crate) async fn ping(job: &Job, server: &Server, count: u32, stop: &Stop) ->
 }
 
 async fn ping_all(job: &Job, server: &Server, count: u32) -> Result<(), FetchError> {
-    let mut pinger = Pinger::open(server, &job.settings, &Quiet).await?;
+    let mut pinger = Pinger::open(server, &job.settings, &Pinging(job)).await?;
     let peer = pinger.peer();
     let mut times = Vec::new();
     for round in 0..count {
@@ -144,9 +144,15 @@ fn millis(time: Duration) -> String {
     format!("{:.3} ms", time.as_secs_f64() * 1000.0)
 }
 
-/// Hears nothing: a ping says enough itself.
-struct Quiet;
+/// Hears only of keys that are remembered: a ping says enough itself.
+struct Pinging<'a>(&'a Job);
 
-impl oneport::client::Observer for Quiet {
-    fn observe(&self, _: &oneport::client::Event<'_>) {}
+impl Observer for Pinging<'_> {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Remembered { server, pin, file, is_pinned } = *event
+            && let Some(line) = tell_remembered(self.0, server, pin, file, is_pinned)
+        {
+            say(&line);
+        }
+    }
 }

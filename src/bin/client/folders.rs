@@ -14,7 +14,7 @@ use crate::Stop;
 use crate::args::{Folder, Job};
 use crate::json;
 use crate::total::{self, Total};
-use crate::view::{log_waiting, write_result};
+use crate::view::{log_waiting, tell_remembered, write_result};
 
 /// Failed files that are named once more at the end, at most.
 const FAILED_SHOWN: usize = 20;
@@ -175,6 +175,11 @@ impl Observer for Reporter<'_> {
                     write_result(&json::folder_waiting(self.folder, retry, retries, wait, error), false);
                 }
                 if !self.job.quiet {
+                    self.state().total.say(&line);
+                }
+            }
+            Event::Remembered { server, pin, file, is_pinned } => {
+                if let Some(line) = tell_remembered(self.job, server, pin, file, is_pinned) {
                     self.state().total.say(&line);
                 }
             }

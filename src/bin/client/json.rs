@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use oneport::client::{Entry, Facts, FetchError, Fetched, FolderFetched, Kind, Verified};
+use oneport::client::{Entry, Facts, FetchError, Fetched, FolderFetched, Kind, Server, Verified};
 use oneport::digest::Digest;
+use oneport::pin::Pin;
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
@@ -49,6 +50,15 @@ pub(crate) fn waiting(file: &File, retry: u32, retries: u32, wait: Duration, err
 fn retry_fields(retry: u32, retries: u32, wait: Duration, error: &FetchError) -> Value {
     let (seconds, code) = (wait.as_secs_f64(), error.code().name());
     json!({ "retry": retry, "retries": retries, "seconds": seconds, "code": code, "error": error.to_string() })
+}
+
+/// The key of a server is remembered.
+pub(crate) fn remembered(server: &Server, pin: Pin, known_hosts: &str, is_pinned: bool) -> String {
+    let object = json!({
+        "version": VERSION, "event": "remembered", "server": server.to_string(), "pin": pin.to_string(),
+        "known_hosts": known_hosts, "is_pinned": is_pinned
+    });
+    json_for_terminal(&object.to_string())
 }
 
 /// The file is here.

@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oneport::app::say;
-use oneport::client::{Event, FetchError, Fetched, Observer};
+use oneport::client::{Event, FetchError, Fetched, Observer, Server};
+use oneport::pin::Pin;
 use oneport::progress::Steps;
 use oneport::text::{logged, shown};
 use oneport::units::{Bytes, Rate};
@@ -192,6 +193,11 @@ impl Observer for Reporter<'_> {
                 }
                 self.started(name, size, have);
             }
+            Event::Remembered { server, pin, file, is_pinned } => {
+                if let Some(line) = tell_remembered(self.job, server, pin, file, is_pinned) {
+                    self.state().show.say(&line);
+                }
+            }
             Event::Changed { kept, had } => self.changed(kept, had),
             Event::Progress { done, size } => self.progress(done, size),
             Event::Waiting { retry, retries, wait, error } => {
@@ -214,6 +220,30 @@ pub(crate) fn log_waiting(retry: u32, retries: u32, wait: Duration, error: &Fetc
     let text = logged(text.as_bytes());
     warn!(event = "waiting", retry, retries, seconds, "Retry {retry} of {retries} in {seconds:.1} s: {text}");
     format!("{error}; retry {retry} of {retries} in {seconds:.1} s")
+}
+
+/// Logs that the key of a server is remembered, and tells scripts; returns the line for a person, if there is to
+/// be one.
+pub(crate) fn tell_remembered(
+    job: &Job,
+    server: &Server,
+    pin: Pin,
+    known_hosts: &str,
+    is_pinned: bool,
+) -> Option<String> {
+    let file = logged(known_hosts.as_bytes());
+    info!(event = "remembered", %server, %pin, is_pinned, "The key of {server}, {pin}, is remembered in {file}");
+    if job.json {
+        write_result(&json::remembered(server, pin, known_hosts, is_pinned), false);
+    }
+    let line = match is_pinned {
+        true => format!("{server}: its key is remembered in {known_hosts}"),
+        false => format!(
+            "{server}: first contact; its key is {pin}, and is remembered in {known_hosts}. Nobody has compared it \
+             with anything: compare it with what the server's log says"
+        ),
+    };
+    (!job.quiet).then_some(line)
 }
 
 /// A result goes to standard output, unless the file itself does.

@@ -162,6 +162,10 @@ pub(super) fn concerns_all(error: &FetchError) -> bool {
     disk || matches!(error.code(), Code::NoSpace | Code::Connect | Code::Lost | Code::Timeout)
         || matches!(
             error,
-            FetchError::Interrupted | FetchError::Violated { .. } | FetchError::OldServer { .. }
+            FetchError::Interrupted
+                | FetchError::Violated { .. }
+                | FetchError::OldServer { .. }
+                | FetchError::KeyNeedsV2 { .. }
+                | FetchError::Untrusted(_)
         )
 }

@@ -12,15 +12,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use bytes::BytesMut;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::FetchError;
 use crate::client::pace::Pace;
+use crate::client::stream::Stream;
 use crate::client::target::Sink;
 use crate::codec::WireError;
 use crate::digest::{Md5, Md5Hasher};
@@ -28,7 +27,7 @@ use crate::limits::{CLOSE_TIMEOUT, RECEIVE_CHUNK, RECEIVE_CHUNKS};
 
 /// A connection on which a file is arriving.
 pub(super) struct Arrival<'a> {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) peer: SocketAddr,
     /// Bytes of the file that arrived with the header.
     pub(super) early: BytesMut,
@@ -107,8 +106,8 @@ impl Arrival<'_> {
 
     async fn read_into(&mut self, buffer: &mut BytesMut, arrived: u64) -> Result<usize, FetchError> {
         let when = || format!("after {arrived} of {} bytes", self.size);
-        let mut stretch = buffer.limit(self.pace.stretch());
-        match timeout(self.patience, self.stream.read_buf(&mut stretch)).await {
+        let most = self.pace.stretch();
+        match timeout(self.patience, self.stream.read_buf(buffer, most)).await {
             Ok(Ok(0)) => {
                 let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
                 Err(FetchError::Lost { peer: self.peer, when: when(), source })
@@ -121,8 +120,8 @@ impl Arrival<'_> {
 
     /// After the last byte the server closes. It has some time for that; only a further byte is wrong.
     async fn expect_end(&mut self) -> Result<(), FetchError> {
-        let mut further = [0];
-        match timeout(CLOSE_TIMEOUT, self.stream.read(&mut further)).await {
+        let mut further = BytesMut::new();
+        match timeout(CLOSE_TIMEOUT, self.stream.read_buf(&mut further, 1)).await {
             Ok(Ok(1..)) => Err(self.excess()),
             _ if !self.early.is_empty() => Err(self.excess()),
             Ok(Ok(0) | Err(_)) | Err(_) => Ok(()),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::answers::file_of;
-use super::link::{Link, Opening, Patience};
+use super::link::{Link, Opening};
 use crate::client::attempt::blocking;
 use crate::client::target::root_of;
 use crate::client::{FetchError, Observer, Server, Settings, Target, Tried, with_retries};
@@ -77,7 +77,7 @@ async fn stat_once(
 ) -> Result<Facts, FetchError> {
     let said = bytes::Bytes::copy_from_slice(name);
     let first = |requester: &mut Requester| requester.stat(Stat { root: true, name: said });
-    let opening = Link::open(server, Patience::of(settings), observer, Arc::default(), first).await?;
+    let opening = Link::open(server, settings, observer, Arc::default(), first).await?;
     let mut link = link_of(opening)?;
     let file = file_of(&mut link, name).await?;
     let root = file.root.ok_or(FetchError::Contradiction { peer: link.peer() })?;
@@ -125,7 +125,7 @@ impl Pinger {
         observer: &dyn Observer,
     ) -> Result<Self, FetchError> {
         let first = |_: &mut Requester| ClientFrame::Ping(0, [0; 8]);
-        let opening = Link::open(server, Patience::of(settings), observer, Arc::default(), first).await?;
+        let opening = Link::open(server, settings, observer, Arc::default(), first).await?;
         let mut link = link_of(opening)?;
         link.hear_pong([0; 8]).await?;
         Ok(Self { link, sent: 0 })

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
-use super::link::{Link, Opening, Parked, Patience};
+use super::link::{Link, Opening, Parked};
 use super::work::{self, Shared};
 use crate::client::attempt::Attempt;
-use crate::client::{Event, FetchError, Observer, Server};
+use crate::client::{Event, FetchError, Observer, Server, Settings};
 use crate::codec::v2::RequestId;
 use crate::limits::{PROGRESS_INTERVAL, SYNC_BYTES, SYNC_INTERVAL};
 
@@ -44,8 +44,8 @@ async fn round(
     links.spawn_blocking(move || in_runtime(first_link(first, &own)));
     for _ in 1..shared.links {
         let (own, server) = (Arc::clone(shared), attempt.server.clone());
-        let patience = Patience::of(attempt.settings);
-        links.spawn_blocking(move || in_runtime(further_link(&server, patience, &own)));
+        let settings = attempt.settings.clone();
+        links.spawn_blocking(move || in_runtime(further_link(&server, &settings, &own)));
     }
     let mut syncs = Syncs::new(attempt.settings.sync, shared.arrived.done());
     let mut ticks = interval(PROGRESS_INTERVAL);
@@ -113,15 +113,23 @@ async fn first_link(
 /// A further link is a matter of speed: if it cannot be had, the others do its work.
 async fn further_link(
     server: &Server,
-    patience: Patience,
+    settings: &Settings,
     shared: &Shared,
 ) -> Result<Option<Parked>, FetchError> {
     let Some(run) = shared.queue().take(shared.links) else { return Ok(None) };
     let first = work::first(shared.get(&run));
-    let opening = Link::open(server, patience, &Quiet, Arc::clone(&shared.arrived), first);
-    let Some(Ok(Opening::Link(mut link))) = shared.stop.run_until_cancelled(opening).await else {
-        shared.queue().give_back(run);
-        return Ok(None);
+    let opening = Link::open(server, settings, &Quiet, Arc::clone(&shared.arrived), first);
+    let mut link = match shared.stop.run_until_cancelled(opening).await {
+        Some(Ok(Opening::Link(link))) => link,
+        // One that is not the server is no matter of speed.
+        Some(Err(error @ FetchError::Untrusted(_))) => {
+            shared.queue().give_back(run);
+            return Err(error);
+        }
+        _ => {
+            shared.queue().give_back(run);
+            return Ok(None);
+        }
     };
     let pending = std::iter::once((link.last(), run)).collect();
     shared.work(&mut link, pending).await?;

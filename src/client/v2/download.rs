@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::answers::{file_of, size_again, values_of};
-use super::link::{Arrived, Link, Opening, Patience};
+use super::link::{Arrived, Link, Opening};
 use super::queue::Queue;
 use super::work::Shared;
 use super::{Remains, Stop, crew, random};
@@ -160,13 +160,7 @@ impl<'a> Download<'a> {
             }
         };
         let settings = attempt.settings;
-        let opening = Link::open(
-            attempt.server,
-            Patience::of(settings),
-            attempt.observer,
-            Arc::clone(&self.arrived),
-            make,
-        );
+        let opening = Link::open(attempt.server, settings, attempt.observer, Arc::clone(&self.arrived), make);
         let mut link = match attempt.unless_stopped(opening).await? {
             Opening::Link(link) => *link,
             Opening::Old { peer, said_so } => return Err(Stop::Old { peer, said_so }),

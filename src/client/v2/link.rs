@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
-use tokio::net::TcpStream;
+use tokio::io::Interest;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Encoder;
 
 use crate::client::attempt::within;
-use crate::client::connect::connect;
 use crate::client::pace::Pace;
+use crate::client::secure::{self, Connection};
+use crate::client::stream::{self, Stream};
 use crate::client::{FetchError, Observer, Server, Settings};
 use crate::codec::WireError;
 use crate::codec::v1::RequestCodec;
@@ -31,7 +31,7 @@ use crate::tree::BlockHash;
 
 /// A connection to a server that speaks version 2.
 pub(super) struct Link {
-    stream: TcpStream,
+    stream: Stream,
     peer: SocketAddr,
     patience: Patience,
     /// Requests that the server lets be in flight.
@@ -62,7 +62,7 @@ impl Patience {
 
 /// A link on its way from one thread's runtime to another's.
 pub(super) struct Parked {
-    stream: std::net::TcpStream,
+    stream: stream::Parked,
     peer: SocketAddr,
     patience: Patience,
     requests: u32,
@@ -131,37 +131,52 @@ impl Link {
     /// Connects and says hello, with a first request.
     pub(super) async fn open(
         server: &Server,
-        patience: Patience,
+        settings: &Settings,
         observer: &dyn Observer,
         arrived: Arc<Arrived>,
         first: impl FnOnce(&mut Requester) -> ClientFrame,
     ) -> Result<Opening, FetchError> {
-        Self::open_within(server, patience, observer, arrived, V2_WINDOW, first).await
+        Self::open_within(server, settings, observer, arrived, V2_WINDOW, first).await
     }
 
     /// As [`Self::open`], with a window for each request.
     pub(super) async fn open_within(
         server: &Server,
-        patience: Patience,
+        settings: &Settings,
         observer: &dyn Observer,
         arrived: Arc<Arrived>,
         window: u64,
         first: impl FnOnce(&mut Requester) -> ClientFrame,
     ) -> Result<Opening, FetchError> {
-        let (mut stream, peer) = connect(server, patience.timeout, observer).await?;
+        let patience = Patience::of(settings);
+        let connection = secure::open(server, settings, observer).await?;
+        let Connection { mut stream, peer, key } = connection;
         let mut requester = Requester::new();
-        let hello = Hello { window, first: Some(first(&mut requester)), ..Hello::default() };
+        let first = first(&mut requester);
+        let hello = Hello { window, first: key.is_none().then(|| first.clone()), ..Hello::default() };
         let (name, has_first) = hello.to_name();
-        let mut output = BytesMut::new();
+        let (mut output, mut behind) = (BytesMut::new(), BytesMut::new());
         let broken = |source| FetchError::Protocol { peer, source };
         RequestCodec::default().encode(&name, &mut output).map_err(broken)?;
+        let has_key = key.is_some();
+        if let Some(key) = key {
+            ClientFrame::Auth(Ok(key)).encode(&mut behind).map_err(broken)?;
+        }
+        if !has_first {
+            first.encode(&mut behind).map_err(broken)?;
+        }
+        if has_key && stream.is_tls() {
+            // Nobody but the server can read it, and it speaks version 2: the key need not wait.
+            output.unsplit(behind.split());
+        }
         let deadline = Instant::now() + patience.timeout;
         let saying = stream.write_all(&output);
         if within(deadline, patience.timeout, peer, "while the request was sent", saying).await.is_err() {
             return Ok(Opening::Old { peer, said_so: false });
         }
         let mut input = BytesMut::with_capacity(V2_INPUT);
-        match timeout(V2_HELLO_PATIENCE.min(patience.timeout), stream.read_buf(&mut input)).await {
+        let reading = stream.read_buf(&mut input, usize::MAX);
+        match timeout(V2_HELLO_PATIENCE.min(patience.timeout), reading).await {
             Ok(Ok(1..)) if input[0] == 0 => {}
             Ok(Ok(1..)) => return Ok(Opening::Old { peer, said_so: true }),
             _ => return Ok(Opening::Old { peer, said_so: false }),
@@ -173,9 +188,7 @@ impl Link {
             Heard::Welcome(welcome) => link.requests = welcome.requests.max(1),
             _ => return Err(broken(WireError::Order("the first frame is no welcome"))),
         }
-        if !has_first && let Some(first) = hello.first {
-            link.send(&first).await?;
-        }
+        link.send_bytes(&behind).await?;
         Ok(Opening::Link(Box::new(link)))
     }
 
@@ -235,9 +248,16 @@ impl Link {
     pub(super) async fn send(&mut self, frame: &ClientFrame) -> Result<(), FetchError> {
         let mut output = BytesMut::new();
         frame.encode(&mut output).map_err(|source| self.violated(source))?;
+        self.send_bytes(&output).await
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
         let patience = self.patience.timeout;
         let deadline = Instant::now() + patience;
-        let sending = self.stream.write_all(&output);
+        let sending = self.stream.write_all(bytes);
         within(deadline, patience, self.peer, "while a request was sent", sending).await
     }
 
@@ -291,7 +311,7 @@ impl Link {
     /// has, both could wait for the other to read.
     async fn talk(&mut self) -> io::Result<usize> {
         loop {
-            while !self.outgoing.is_empty() {
+            while !self.outgoing.is_empty() || self.stream.has_unsent() {
                 match self.stream.try_write(&self.outgoing) {
                     Ok(count) => self.outgoing.advance(count),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -303,7 +323,8 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result,
             }
-            let writes = if self.outgoing.is_empty() { Interest::READABLE } else { BOTH };
+            let has_sent = self.outgoing.is_empty() && !self.stream.has_unsent();
+            let writes = if has_sent { Interest::READABLE } else { BOTH };
             self.stream.ready(writes).await?;
         }
     }
@@ -324,7 +345,7 @@ impl Link {
                 Ok(0) => return Err(self.lost(closed())),
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match timeout(self.patience.timeout, self.stream.readable()).await {
+                    match timeout(self.patience.timeout, self.stream.ready(Interest::READABLE)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => return Err(self.lost(error)),
                         Err(_elapsed) => return Err(self.silent()),
@@ -348,13 +369,9 @@ impl Link {
             };
         }
         // What comes behind these bytes is read in the same call, if it is there already.
-        let mut behind = [0; V2_INPUT];
-        let count =
-            self.stream.try_read_vectored(&mut [IoSliceMut::new(into), IoSliceMut::new(&mut behind)])?;
-        let wanted = count.min(into.len());
-        self.arrived.add(wanted as u64);
-        self.input.extend_from_slice(&behind[..count - wanted]);
-        Ok(wanted)
+        let count = self.stream.try_fill(into, &mut self.input)?;
+        self.arrived.add(count as u64);
+        Ok(count)
     }
 
     /// Takes bytes of a file that were read before they were wanted; says how many.
@@ -392,7 +409,7 @@ impl Link {
     pub(super) fn park(self) -> Result<Parked, FetchError> {
         let Self { stream, peer, patience, requests, requester, input, arrived, .. } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
-        let stream = stream.into_std().map_err(lost)?;
+        let stream = stream.park().map_err(lost)?;
         Ok(Parked { stream, peer, patience, requests, requester, input, arrived })
     }
 
@@ -444,7 +461,7 @@ impl Parked {
     pub(super) fn unpark(self) -> Result<Link, FetchError> {
         let Self { stream, peer, patience, requests, requester, input, arrived } = self;
         let lost = |source| FetchError::Lost { peer, when: "between two threads".to_owned(), source };
-        let stream = TcpStream::from_std(stream).map_err(lost)?;
+        let stream = stream.unpark().map_err(lost)?;
         let (read_ahead, outgoing) = (V2_INPUT, BytesMut::new());
         Ok(Link { stream, peer, patience, requests, requester, input, read_ahead, outgoing, arrived })
     }

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answers::not_there;
 use super::ask::link_of;
-use super::link::{Link, Patience};
+use super::link::Link;
 use crate::client::{FetchError, Observer, Server, Settings, Tried, with_retries};
 use crate::codec::v2::{ClientFrame, Entries, List};
 use crate::exchange::{Heard, Requester};
@@ -89,8 +89,7 @@ async fn list_once<B: From<Batch>>(
     let fits = ClientFrame::List(1, list.clone()).encode(&mut BytesMut::new());
     fits.map_err(|source| FetchError::Selection { source })?;
     let first = |requester: &mut Requester| requester.list(list);
-    let patience = Patience::of(settings);
-    let opening = Link::open_within(server, patience, observer, Arc::default(), LIST_WINDOW, first).await?;
+    let opening = Link::open_within(server, settings, observer, Arc::default(), LIST_WINDOW, first).await?;
     let mut link = link_of(opening)?;
     let request = link.last();
     loop {

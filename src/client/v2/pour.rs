@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::answers::file_of;
-use super::link::{Arrived, Link, Opening, Patience};
+use super::link::{Arrived, Link, Opening};
 use super::{Remains, Stop, random};
 use crate::client::attempt::{Attempt, Got, blocking};
 use crate::client::checksum::Checking;
@@ -44,9 +44,7 @@ pub(super) async fn run(attempt: &Attempt<'_>, remains: &mut Remains) -> Result<
     let get = request(attempt, poured);
     let (settings, counted) = (attempt.settings, Arc::clone(&arrived));
     let opening =
-        Link::open(attempt.server, Patience::of(settings), attempt.observer, counted, |requester| {
-            requester.get(get)
-        });
+        Link::open(attempt.server, settings, attempt.observer, counted, |requester| requester.get(get));
     let mut link = match attempt.unless_stopped(opening).await? {
         Opening::Link(link) => *link,
         Opening::Old { peer, said_so } => return Err(Stop::Old { peer, said_so }),

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 
 use tokio::time::timeout;
 
-use super::link::{Arrived, Link, Opening, Patience};
+use super::link::{Arrived, Link, Opening};
 use crate::client::folder::{Item, Lane, Shared};
 use crate::client::{FetchError, Observer};
 use crate::codec::v2::{ByteRange, ErrorCode, File, Get, RequestId};
@@ -48,8 +48,8 @@ pub(in crate::client) async fn run(shared: &Shared, observer: &dyn Observer) -> 
 
 async fn open(shared: &Shared, first: &Item, observer: &dyn Observer) -> Result<Link, FetchError> {
     let (settings, get) = (&shared.settings, get(first));
-    let (patience, counted) = (Patience::of(settings), Arrived::at(&shared.pace));
-    let opening = Link::open(&shared.server, patience, observer, counted, |requester| requester.get(get));
+    let counted = Arrived::at(&shared.pace);
+    let opening = Link::open(&shared.server, settings, observer, counted, |requester| requester.get(get));
     match opening.await? {
         Opening::Link(mut link) => {
             link.read_ahead(FOLDER_READ);

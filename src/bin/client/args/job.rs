@@ -111,6 +111,9 @@ fn get_job(
         ));
     }
     let mut job = common_job(task, files, common)?;
+    if matches!(protocol, ProtocolArg::V1) && job.settings.security.key.is_some() {
+        return wrong("version 1 has no keys; leave --protocol v1 out, or the key (--key-file, ONEPORT_KEY)");
+    }
     job.progress = progress;
     job.settings.limit_rate = limit_rate;
     job.settings.overwrite = match overwrite.unwrap_or(overwrite_default) {
@@ -154,6 +157,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
     }
     let backoff =
         Backoff { retries: common.retries, first: common.retry_delay.0, longest: common.retry_max_delay.0 };
+    let security = common.security.checked()?;
     let settings = Settings {
         backoff,
         timeout: common.timeout.0,
@@ -167,6 +171,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),
+        security,
     };
     let Common { quiet, verbose, json, log_dir, log_level, .. } = common;
     let progress = Progress::Auto;

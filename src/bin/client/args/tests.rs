@@ -1,8 +1,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use oneport::client::{Backoff, Protocol, Target};
+use oneport::client::{Backoff, KnownHosts, Protocol, Target, TlsMode};
 use oneport::limits::NAME_MAX;
+use oneport::pin::Pin;
 use oneport::tree::Root;
 
 use super::*;
@@ -40,7 +41,7 @@ fn the_command_line_is_well_formed_and_names_the_defaults_in_force() {
 #[test]
 fn host_and_port_follow_the_file() {
     let job = parse_words(&["a/b", "::1", "8080", "--timeout", "500ms"]).unwrap();
-    assert_eq!(job.files[0].server, Server { host: "::1".into(), port: 8080 });
+    assert_eq!(job.files[0].server, Server { host: "::1".into(), port: 8080, pin: None });
     assert_eq!(job.settings.timeout, Duration::from_millis(500));
     assert_eq!(job.files[0].target, Target::File("client_downloads/b".into()));
     assert_eq!(parse_words(&["x", "get", "1"]).unwrap().files[0].server.host, "get");
@@ -168,6 +169,13 @@ fn a_file_and_its_server_can_be_written_in_one_word() {
         wrong(&[word], "cannot be asked for");
     }
     wrong(&["oneport://nas/x#pin"], "pin");
+    let pin = Pin::of(b"a key");
+    let word = format!("oneport://nas:1/a%23#{}", pin.letters());
+    let server = Server { host: "nas".into(), port: 1, pin: Some(pin) };
+    let job = parse_words(&[&word]).unwrap();
+    assert_eq!((&job.files[0].server, job.files[0].name.as_slice()), (&server, b"a#".as_slice()));
+    let job = parse_words(&["get", "-s", &format!("oneport://nas:1#{pin}"), "f"]).unwrap();
+    assert_eq!(job.files[0].server, server);
 }
 
 #[test]
@@ -199,4 +207,22 @@ fn what_is_asked_of_a_transfer_arrives_in_its_settings() {
     assert_eq!(settings.protocol, Protocol::V2);
     assert_eq!(settings.limit_rate, None);
     assert_eq!(settings.checksum, Some(Checksum::Blake3(root)));
+}
+
+#[test]
+fn trust_is_said_by_options_and_a_key_never_is() {
+    let pin = Pin::of(b"a key").to_string();
+    let job = parse_words(&["f", "--tls", "require", "--pin", &pin, "--known-hosts", "/k"]).unwrap();
+    let security = &job.settings.security;
+    assert_eq!(security.tls, TlsMode::Require);
+    assert_eq!(security.pins, [pin.parse().unwrap()]);
+    assert_eq!(security.known_hosts, Some(KnownHosts::at("/k".into())));
+    assert!(security.key.is_none() && security.authorities.is_none());
+    wrong(&["f", "--pin", "sha256:x"], "pin");
+    wrong(&["f", "--tls", "maybe"], "require");
+    wrong(&["f", "--key", "x"], "--key");
+    wrong(&["f", "--key-file", "x", "--ask-key"], "cannot be used with");
+    wrong(&["f", "--key-file", "/nowhere/at/all"], "/nowhere/at/all");
+    wrong(&["f", "--ca-cert", "/nowhere/at/all"], "/nowhere/at/all");
+    wrong(&["get", "--files-from", "-", "--key-file", "-"], "standard input");
 }

@@ -97,6 +97,9 @@ pub(in crate::args) fn get_listed(
     options: Options,
     patterns: Vec<Word>,
 ) -> Result<Job, ArgsError> {
+    if list == Path::new("-") && options.common.security.takes_stdin() {
+        return wrong("--files-from - and --key-file - both want standard input");
+    }
     let (server, patterns) = (host.server.unwrap_or_default(), parsed(patterns)?);
     let shown = text::shown(list.as_os_str().as_bytes()).to_string();
     let unreadable =

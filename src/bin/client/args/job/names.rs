@@ -13,7 +13,7 @@ use oneport::text;
 use super::{ArgsError, File, Files, Place, wrong};
 
 /// How a file on a server is written in one word.
-pub(super) const SCHEME: &str = "oneport://";
+pub(super) const SCHEME: &str = Server::SCHEME;
 
 pub(super) fn checked_files(files: Files, place: &Place, may_pour: bool) -> Result<Vec<File>, ArgsError> {
     let named = files.host.server;
@@ -73,14 +73,21 @@ fn placed(word: &OsStr, server: &Server) -> Result<(Server, Vec<u8>), ArgsError>
             let Some(slash) = rest.iter().position(|&byte| byte == b'/') else {
                 return refused("write oneport://HOST:PORT/NAME");
             };
-            if rest.contains(&b'#') {
-                return refused("a pin (#...) is not understood yet; write # in a name as %23");
-            }
+            let behind = &rest[slash + 1..];
+            let (name, pin) = match behind.iter().position(|&byte| byte == b'#') {
+                None => (behind, None),
+                Some(at) => {
+                    match std::str::from_utf8(&behind[at + 1..]).ok().and_then(|pin| pin.parse().ok()) {
+                        Some(pin) => (&behind[..at], Some(pin)),
+                        None => return refused("what stands behind # is no pin; write # in a name as %23"),
+                    }
+                }
+            };
             let host = std::str::from_utf8(&rest[..slash]).ok().and_then(|host| host.parse().ok());
-            let (Some(server), Some(name)) = (host, unescaped(&rest[slash + 1..])) else {
+            let (Some(server), Some(name)) = (host, unescaped(name)) else {
                 return refused("write oneport://HOST:PORT/NAME, with %25 for %");
             };
-            (server, name)
+            (Server { pin, ..server }, name)
         }
     };
     match name.len() {
