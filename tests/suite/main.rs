@@ -5,6 +5,7 @@
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
 //! `tls_raw` speaks TLS by hand, around whatever is spoken inside.
+//! `tls_peer` is the TLS end of a server, with whatever key a test likes, before any server in clear.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
 //! `trees` makes and compares trees of files.
 //! `proxy` is the network between a real client and a real server, as bad or as far as a test says, and
@@ -71,6 +72,8 @@ mod server_tls_stalled;
 mod server_v1;
 mod server_v2_reader;
 mod serving;
+mod tls_client;
+mod tls_peer;
 mod tls_raw;
 mod trees;
 mod v2_changes;

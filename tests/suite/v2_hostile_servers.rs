@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use oneport::client::{
-    Backoff, Event, FetchError, Observer, OldServers, Overwrite, Protocol, Server, Settings, stat,
+    Backoff, Event, FetchError, Observer, OldServers, Overwrite, Protocol, Security, Server, Settings, stat,
 };
 use oneport::codec::v2::{ClientFrame, ErrorCode, File, ServerFrame, Welcome};
 use oneport::error::Code;
@@ -303,6 +303,7 @@ fn a_server_that_is_always_still_at_it_is_waited_for_only_so_long() {
         restart: false,
         checksum: None,
         old_servers: OldServers::default(),
+        security: Security::default(),
     };
     let server: Server = scripted.address.to_string().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
