@@ -73,6 +73,7 @@ mod server_v1;
 mod server_v2_reader;
 mod serving;
 mod tls_client;
+mod tls_keys;
 mod tls_peer;
 mod tls_raw;
 mod trees;
