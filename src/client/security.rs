@@ -92,8 +92,8 @@ pub enum Distrust {
     },
     /// It answers without TLS.
     #[error(
-        "{server} answers without TLS, which it must speak ({place}); nothing was sent. If encryption was \
-         really turned off there, correct {place}"
+        "{server} answers without TLS, which is needed because of {place}; nothing was sent, and it is not spoken \
+         to in clear"
     )]
     NoTls {
         /// The server.
@@ -233,7 +233,7 @@ impl Basis {
             Self::Authorities => "--ca-cert".to_owned(),
             Self::Known(entry) => entry.place.clone(),
             Self::FirstContact => "--tls require".to_owned(),
-            Self::Stranger => "a key is to be sent".to_owned(),
+            Self::Stranger => "the key that is to be sent".to_owned(),
         }
     }
 

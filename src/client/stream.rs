@@ -51,6 +51,10 @@ impl Stream {
             stream.socket.readable().await.map_err(ShakeError::Socket)?;
             match stream.receive() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if first.is_none() && error.kind() == io::ErrorKind::UnexpectedEof => {
+                    let text = "it was closed without an answer; maybe the server does not speak TLS";
+                    return Err(ShakeError::Socket(io::Error::new(error.kind(), text)));
+                }
                 Err(error) => return Err(ShakeError::Socket(error)),
                 Ok(()) => first = first.or_else(|| stream.tls.as_mut()?.incoming().first().copied()),
             }

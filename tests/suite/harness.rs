@@ -205,6 +205,11 @@ impl Running {
         await_for(&format!("'{text}' on standard error"), || self.stderr().contains(text).then_some(()));
     }
 
+    /// Its command line, as everybody on the machine can read it.
+    pub(crate) fn command_line(&self) -> Vec<u8> {
+        fs::read(format!("/proc/{}/cmdline", self.child.id())).unwrap_or_default()
+    }
+
     /// The most memory that it ever had resident, in bytes.
     pub(crate) fn peak_memory(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;

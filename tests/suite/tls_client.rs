@@ -2,6 +2,7 @@
 //! it was: other keys, no TLS any more, broken handshakes. The server's end is `tls_peer`'s.
 
 use std::fs;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::{Duration, Instant};
@@ -387,6 +388,23 @@ fn what_is_changed_on_the_way_is_never_taken() {
         }
     }
     relay.expect_only_tls();
+}
+
+#[test]
+fn an_end_that_the_server_did_not_announce_is_a_cut() {
+    let person = Person::new();
+    let Face::Tls(config) = person.face() else { panic!() };
+    let refusing = Scripted::version_1(|mut stream, name, _| {
+        let _ = stream.write_all(format!("ERRORFile '{name}' not found on server").as_bytes());
+    });
+    let relay = Relay::new(person.face(), refusing.address);
+    let place = Place::new();
+    let pin = person.pin().to_string();
+    let options = ["--pin", &pin, "--protocol", "v1"];
+    place.fetch("f", relay.address, &options).end().expect(3);
+    // What would be the whole answer could be the beginning of another one.
+    relay.become_other(Face::Unended(config));
+    place.fetch("f", relay.address, &options).end().expect(6).says("lost");
 }
 
 #[test]

@@ -349,6 +349,20 @@ fn what_is_no_key_is_told_by_where_it_came_from_and_never_shown() {
 }
 
 #[test]
+fn while_a_client_runs_nobody_can_read_its_key_on_its_command_line() {
+    let key = token(11);
+    let server = Scripted::start(|stream, _, _| until_gone(&stream));
+    let place = Place::new();
+    key_file(&place, "key", key.expose().as_bytes());
+    let running = place.fetch("f", server.address, &["--key-file", "key"]).start();
+    await_for("a connection", || server.requests().first().cloned());
+    let line = running.command_line();
+    let has = |bytes: &[u8]| line.windows(bytes.len()).any(|window| window == bytes);
+    assert!(has(b"--key-file") && !has(secret(&key).as_bytes()));
+    drop(running);
+}
+
+#[test]
 fn a_key_on_the_command_line_is_refused_and_not_repeated() {
     let key = token(10);
     let server = Scripted::serving(b"data");

@@ -24,6 +24,8 @@ const CHUNK: usize = 64 << 10;
 pub(crate) enum Face {
     /// It shakes hands.
     Tls(Arc<ServerConfig>),
+    /// It shakes hands, and ends as if the line had been cut.
+    Unended(Arc<ServerConfig>),
     /// It passes everything on as it comes.
     Plain,
     /// It says this to whatever comes first, and closes.
@@ -189,11 +191,13 @@ impl State {
         client.set_write_timeout(Some(CLIENT_PATIENCE)).unwrap();
         let _ = client.set_nodelay(true);
         let face = self.face.lock().unwrap().clone();
+        let says_end = !matches!(face, Face::Unended(_));
         match face {
-            Face::Tls(config) => {
-                self.relay(client, Some(&Mutex::new(ServerConnection::new(config).unwrap())), number)
+            Face::Tls(config) | Face::Unended(config) => {
+                let session = Mutex::new(ServerConnection::new(config).unwrap());
+                self.relay(client, Some(&session), says_end, number);
             }
-            Face::Plain => self.relay(client, None, number),
+            Face::Plain => self.relay(client, None, false, number),
             Face::Saying(bytes) => {
                 if self.hear(client, &mut [0; CHUNK], number).is_some() {
                     let _ = (&*client).write_all(&bytes);
@@ -210,7 +214,13 @@ impl State {
         Some(count)
     }
 
-    fn relay(&self, client: &TcpStream, tls: Option<&Mutex<ServerConnection>>, number: usize) {
+    fn relay(
+        &self,
+        client: &TcpStream,
+        tls: Option<&Mutex<ServerConnection>>,
+        says_end: bool,
+        number: usize,
+    ) {
         let Ok(server) = TcpStream::connect(self.target) else { return };
         let _ = server.set_nodelay(true);
         if let Some(tls) = tls {
@@ -218,7 +228,7 @@ impl State {
         }
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                down(&server, client, tls);
+                down(&server, client, tls, says_end);
                 let _ = client.shutdown(Shutdown::Write);
             });
             let mut chunk = vec![0; CHUNK];
@@ -263,7 +273,12 @@ impl State {
 }
 
 /// Passes on what the server says until it has said all.
-fn down(mut server: &TcpStream, mut client: &TcpStream, tls: Option<&Mutex<ServerConnection>>) {
+fn down(
+    mut server: &TcpStream,
+    mut client: &TcpStream,
+    tls: Option<&Mutex<ServerConnection>>,
+    says_end: bool,
+) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let count = server.read(&mut chunk).unwrap_or(0);
@@ -275,7 +290,9 @@ fn down(mut server: &TcpStream, mut client: &TcpStream, tls: Option<&Mutex<Serve
         };
         let mut tls = tls.lock().unwrap();
         if count == 0 {
-            tls.send_close_notify();
+            if says_end {
+                tls.send_close_notify();
+            }
             flush(&mut tls, client);
             return;
         }
