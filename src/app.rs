@@ -8,6 +8,7 @@ use tokio::signal::unix::SignalKind;
 
 use crate::error::Code;
 
+mod address;
 mod audit;
 mod folders;
 mod hangup;

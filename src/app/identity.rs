@@ -2,6 +2,7 @@
 
 use tracing::{info, warn};
 
+use super::address::Address;
 use super::{Failure, say};
 use crate::config::{Config, TlsFiles, TlsMode};
 use crate::error::Code;
@@ -48,10 +49,15 @@ pub(super) fn reload(config: &Config, serving: Option<&Serving>) {
         Ok(identity.pin())
     });
     match replaced {
-        Ok(pin) => info!(
-            event = "reloaded", %pin,
-            "SIGHUP: certificate and key were read again; new connections get pin={pin}"
-        ),
+        Ok(pin) => {
+            if let Some(address) = Address::noted(&config.state) {
+                Address { pin: Some(pin), ..address }.note(&config.state);
+            }
+            info!(
+                event = "reloaded", %pin,
+                "SIGHUP: certificate and key were read again; new connections get pin={pin}"
+            );
+        }
         Err(error) => warn!(
             event = "reload-failed", %error,
             "SIGHUP: certificate and key stay as they were: {error}"

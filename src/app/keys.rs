@@ -11,12 +11,15 @@ use rustls::crypto::aws_lc_rs;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::address::Address;
 use super::{Failure, folders, say};
 use crate::config::keys::{Action, Expiry, KeyTask};
 use crate::error::Code;
 use crate::keys::{self, Key, KeyName, KeysError};
+use crate::pin::Pin;
 use crate::rights::Grant;
 use crate::text::shown;
+use crate::tls::Identity;
 use crate::token::{TOKEN_RANDOM, Token};
 
 /// Does what was asked for.
@@ -40,7 +43,8 @@ fn add(state: &Path, name: KeyName, grant: Grant, expires: Option<Expiry>, json:
     let key = Key { id: token.id(), name, hash: token.hash(), grant, created, expires };
     folders::make_state(state)?;
     keys::add(state, key.clone(), created).map_err(failure)?;
-    show(&token, &key, pin_address(state).as_deref(), json).with_context(|| {
+    let address = reach(state);
+    show(&token, &key, address, json).with_context(|| {
         let name = &key.name;
         format!("the key {name} was made but could not be shown; revoke it (server key revoke {name}) and make another")
     })
@@ -55,20 +59,28 @@ fn new_token() -> Result<Token, Failure> {
     Ok(Token::new(&random))
 }
 
-/// What a client needs to know the server by, so that it can send keys over TLS.
-// TODO at merging with the server's identity (`tls.crt` in the state folder): the address
-// `oneport://HOST:PORT#PIN`, or as much of it as is known.
-fn pin_address(_state: &Path) -> Option<String> {
-    None
+/// Where a client finds the server, and by what it knows it: as the server noted them when it started last. One that
+/// has not been started yet gets its identity now.
+fn reach(state: &Path) -> (Option<Address>, Option<Pin>) {
+    match Address::noted(state) {
+        Some(address) => (Some(address), address.pin),
+        None => (None, Identity::load_or_make(state).ok().map(|identity| identity.pin())),
+    }
 }
 
 /// The token for programs, on standard output; what a person should know about it, on standard error.
-fn show(token: &Token, key: &Key, pin: Option<&str>, json: bool) -> io::Result<()> {
+fn show(
+    token: &Token,
+    key: &Key,
+    (address, pin): (Option<Address>, Option<Pin>),
+    json: bool,
+) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     if json {
         let mut object = described(key);
         object["token"] = token.expose().into();
-        object["pin"] = pin.into();
+        object["address"] = address.map(Address::shown).into();
+        object["pin"] = pin.map(|pin| pin.to_string()).into();
         let text = Zeroizing::new(crate::text::json_for_terminal(&object.to_string()));
         writeln!(stdout, "{}", *text)?;
         return stdout.flush();
@@ -84,9 +96,16 @@ fn show(token: &Token, key: &Key, pin: Option<&str>, json: bool) -> io::Result<(
         ends(key)
     ));
     say("It is shown this once. Keep it where only its holder can read it; only a hash of it is kept here.");
-    say("A client takes it from the variable ONEPORT_KEY, and sends it only over TLS or on this machine.");
-    if let Some(pin) = pin {
-        say(&format!("The address that tells a client which server it is: {pin}"));
+    say(
+        "A client takes it from ONEPORT_KEY, --key-file or --ask-key, and shows it to nobody but a server that it knows:",
+    );
+    match (address, pin) {
+        (Some(address), Some(_)) => say(&format!("    client ls -s '{}'", address.shown())),
+        (Some(_), None) => {
+            say("    this server speaks no TLS (--tls off), so keys can only be used on this machine")
+        }
+        (None, Some(pin)) => say(&format!("    client ls -s 'oneport://HOST:PORT#{}'", pin.letters())),
+        (None, None) => say("    the server's log says its pin when it starts"),
     }
     Ok(())
 }

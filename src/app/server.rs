@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::address::Address;
 use super::audit::Audit;
 use super::hangup::Terminal;
 use super::{Failure, exit_code, fail, folders, identity, is_hangup_ignored};
@@ -28,6 +29,7 @@ use crate::error::{Code, EXIT_INTERRUPTED, in_words};
 use crate::keys::KeyFile;
 use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN, RUNTIME_STOP_TIMEOUT};
 use crate::logging::{self, Logging};
+use crate::pin::Pin;
 use crate::server::{self, listener};
 use crate::service::{Access, Observer, Service};
 use crate::storage::local::LocalDisk;
@@ -125,7 +127,8 @@ fn serve(
     let audit = Arc::new(Audit::new());
     let access = Access::new(keys, config.require_key, config.plaintext_keys.clone());
     let service = Service::new(disk, catalog, Arc::clone(&audit), access);
-    let door = Door { listener, tls, settings };
+    let pin = identity.map(Identity::pin);
+    let door = Door { listener, tls, pin, settings };
     let outcome = runtime.block_on(listen(config, door, service, Arc::clone(&audit), stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.
@@ -138,6 +141,7 @@ fn serve(
 struct Door {
     listener: TcpListener,
     tls: Option<Serving>,
+    pin: Option<Pin>,
     settings: server::Settings,
 }
 
@@ -148,11 +152,13 @@ async fn listen(
     audit: Arc<Audit>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Door { listener, tls, settings } = door;
+    let Door { listener, tls, pin, settings } = door;
     stop_on_signals(&stopping)?;
     heed_hangups(config, tls.clone(), &stopping)?;
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
-    announce(listener.local_addr().context("cannot tell the port")?, config);
+    let address = listener.local_addr().context("cannot tell the port")?;
+    Address { port: address.port(), pin }.note(&config.state);
+    announce(address, config);
     if !config.hash_ahead.is_zero() {
         let (service, stopping) = (service.clone(), stopping.clone());
         let threshold = config.hash_ahead;

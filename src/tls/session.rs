@@ -123,11 +123,6 @@ impl Session {
         self.plain.len() + self.incoming.len()
     }
 
-    /// Whether there are bytes that can be taken without reading.
-    pub(crate) fn has_plain(&self) -> bool {
-        !self.plain.is_empty()
-    }
-
     /// Goes on with the handshake; `true` once it is over, `false` if more has to come first. Either way
     /// something may have to be sent.
     pub(crate) fn shake(&mut self) -> Result<bool, TlsError> {

@@ -4,7 +4,7 @@
 //! a server of version 1 says so, or says nothing. Bytes of a file go from the socket to where they
 //! are wanted, without a stop in between.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
