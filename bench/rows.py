@@ -73,6 +73,11 @@ def oneport(*options: str, on_disk: bool = False, sync: bool = False, through: s
     return run
 
 
+def oneport_tls(stage: Stage) -> Sample:
+    """As `oneport`, within TLS: the server is recognised by the pin that it has shown when it started."""
+    return oneport("--tls", "require", "--pin", stage.pin())(stage)
+
+
 def seed_get(stage: Stage) -> Sample:
     target, port = stage.target(), stage.server("seed").port
     command = [sys.executable, HERE / "seed_client.py", "big.bin", "127.0.0.1", str(port)]
@@ -379,6 +384,15 @@ ROWS = (
             Contestant("one", oneport("-j", "1")),
         ),
         goals=(Goal("one / two", ratio("one", "two"), at_least=1.35),),
+    ),
+    Row(
+        "P11", "v2: one big file to memory within TLS, beside one without",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("TLS", oneport_tls),
+            Contestant("plain", oneport()),
+        ),
+        goals=(Goal("plain / TLS", ratio("plain", "TLS"), at_least=0.7),),
     ),
     Row(
         "P12", "v2: one big file to a disk, verified and flushed",

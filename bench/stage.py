@@ -6,6 +6,7 @@ them and run until `close`.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,6 +179,14 @@ class Stage:
             for dialect in ("v1", "v2"):
                 self.crowd("oneport", name, clients=1, dialect=dialect)
         return server
+
+    def pin(self) -> str:
+        """By what clients recognise oneport's server: it is in the log of its start."""
+        self.server("oneport")
+        for log in sorted((self.folder / "oneport" / "logs").iterdir(), reverse=True):
+            if found := re.search(r"pin=(sha256:[A-Za-z0-9_-]{43})", log.read_text()):
+                return found[1]
+        raise BenchError("the server has not told its pin")
 
     def _start_seed(self, folder: Path, port: int) -> Daemon:
         return Daemon([sys.executable, str(HERE / "seed_server.py"), str(port)], folder, port)
