@@ -48,6 +48,7 @@ fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Code::Usage.exit_status()));
         }
+        Err(args::ArgsError::Interrupted) => return ExitCode::from(EXIT_INTERRUPTED),
         Err(args::ArgsError::Wrong(text)) => return fail("client", &Failure::new(Code::Usage, text).into()),
     };
     let result = caught.and_then(|()| run(&job, &stop));

@@ -116,6 +116,9 @@ impl KnownHosts {
 
     /// Adds a server that is not known yet. May block.
     pub(super) fn add(&self, server: &Server, pin: Pin) -> Result<Added, KnownHostsError> {
+        if let Some(entry) = self.find(server)? {
+            return Ok(Added::Before(entry));
+        }
         // What is behind a link is the file, and stays behind it.
         let path = self.0.canonicalize().unwrap_or_else(|_| self.0.clone());
         let failed = |operation| {

@@ -21,6 +21,7 @@ use super::security::{Basis, Distrust, Tls, Way};
 use super::stream::{ShakeError, Stream};
 use super::{Event, FetchError, Observer, Server, Settings};
 use crate::pin::Pin;
+use crate::text;
 use crate::tls::{Session, TlsError, Untrusted};
 use crate::token::Token;
 
@@ -150,13 +151,16 @@ fn meaning_of(error: ShakeError, server: &Server, peer: SocketAddr, tls: &Tls) -
     match error {
         TlsError::Untrusted(Untrusted::OtherKey { found }) => other_key(server, &tls.basis, found).into(),
         TlsError::Untrusted(Untrusted::Certificate(text)) => {
+            // It may hold names that the certificate makes up.
+            let text = text::shown(text.as_bytes()).to_string();
             Distrust::Certificate { server: name, place, text }.into()
         }
         TlsError::Broken(_) if first.is_some_and(|first| !RECORD_KINDS.contains(&first)) => {
             Distrust::NoTls { server: name, place }.into()
         }
         TlsError::Broken(error) if is_of_another_kind(&error) => {
-            Distrust::Incompatible { server: name, text: error.to_string() }.into()
+            let text = text::shown(error.to_string().as_bytes()).to_string();
+            Distrust::Incompatible { server: name, text }.into()
         }
         // The network may have changed it.
         TlsError::Broken(error) => lost(io::Error::new(io::ErrorKind::InvalidData, error)),

@@ -242,3 +242,7 @@ pub(super) enum ShakeError {
 fn broken(error: TlsError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("TLS: {error}"))
 }
+
+#[cfg(test)]
+#[path = "stream/tests.rs"]
+mod tests;

@@ -88,9 +88,12 @@ fn a_folder_and_a_ping_tell_of_a_first_contact_once_and_scripts_hear_of_it() {
     let server = site.serve(&[]);
     let relay = Relay::new(person.face(), server.address);
     let from = relay.address.to_string();
-    for command in [&["get", "-r", "dir"][..], &["ping", "-c", "1"], &["ls", "dir"], &["stat", "dir/small1"]]
+    let list = ["get", "--files-from", "list"];
+    for command in
+        [&list[..], &["get", "-r", "dir"], &["ping", "-c", "1"], &["ls", "dir"], &["stat", "dir/small1"]]
     {
         let place = Place::new();
+        place.write("list", "dir/small1\ndir/small2\n");
         let words = [&command[..1], &["-s", &from], &command[1..], &secured(&["--json"])].concat();
         let ended = place.client(&words).end().expect(0);
         let lines = ended.stdout();

@@ -354,7 +354,8 @@ fn while_a_client_runs_nobody_can_read_its_key_on_its_command_line() {
     let server = Scripted::start(|stream, _, _| until_gone(&stream));
     let place = Place::new();
     key_file(&place, "key", key.expose().as_bytes());
-    let running = place.fetch("f", server.address, &["--key-file", "key"]).start();
+    let options = ["--key-file", "key", "--retries", "1000"];
+    let running = place.fetch("f", server.address, &options).start();
     await_for("a connection", || server.requests().first().cloned());
     let line = running.command_line();
     let has = |bytes: &[u8]| line.windows(bytes.len()).any(|window| window == bytes);

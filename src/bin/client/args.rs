@@ -336,6 +336,8 @@ pub(crate) enum ArgsError {
     Clap(clap::Error),
     /// A sentence for the user.
     Wrong(String),
+    /// The user was asked for something and pressed Ctrl+C.
+    Interrupted,
 }
 
 impl From<clap::Error> for ArgsError {

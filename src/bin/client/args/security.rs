@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{IsTerminal, Read};
+use std::io::{ErrorKind, IsTerminal, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ fn fill(source: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
         match source.read(&mut into[filled..]) {
             Ok(0) => break,
             Ok(count) => filled += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
@@ -178,7 +178,10 @@ fn asked_key() -> Result<Token, ArgsError> {
     if !std::io::stdin().is_terminal() {
         return Err(no_terminal());
     }
-    let word = rpassword::prompt_password("Key: ").map_err(|_| no_terminal())?;
+    let word = rpassword::prompt_password("Key: ").map_err(|error| match error.kind() {
+        ErrorKind::Interrupted => ArgsError::Interrupted,
+        _ => no_terminal(),
+    })?;
     let word = Zeroizing::new(word);
     key(word.trim().as_bytes(), "what was typed")
 }

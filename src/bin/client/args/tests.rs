@@ -20,6 +20,7 @@ fn wrong(words: &[&str], hint: &str) {
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(hint), "{error}");
         }
+        Err(ArgsError::Interrupted) => panic!("nobody was asked"),
         Ok(job) => panic!("{words:?} was taken as {job:?}"),
     }
 }
