@@ -11,13 +11,19 @@ use crate::token;
 
 /// Text for a person's terminal: whatever could steer it is escaped, the rest stands as it is.
 pub fn shown(bytes: &[u8]) -> impl Display + '_ {
-    Escaped { bytes, log: false }
+    Escaped { bytes, log: false, whole: false }
+}
+
+/// A name of which somebody wants to know what it is, for a list that programs read too: as [`shown`], but
+/// nothing is left out of it. A file may be called as if it were a key.
+pub fn listed(bytes: &[u8]) -> impl Display + '_ {
+    Escaped { bytes, log: false, whole: true }
 }
 
 /// Text for a log line: as [`shown`], and backslashes and percent signs are escaped too, so that an
 /// escape can be told from a name that looks like one and a name never reads as progress (`50%`).
 pub fn logged(bytes: &[u8]) -> impl Display + '_ {
-    Escaped { bytes, log: true }
+    Escaped { bytes, log: true, whole: false }
 }
 
 /// Stands where something is missing.
@@ -58,12 +64,15 @@ pub fn json_for_terminal(json: &str) -> String {
 struct Escaped<'a> {
     bytes: &'a [u8],
     log: bool,
+    /// Nothing is left out.
+    whole: bool,
 }
 
 impl Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut from = 0;
-        for secret in token::secrets(self.bytes) {
+        let secrets = if self.whole { &b""[..] } else { self.bytes };
+        for secret in token::secrets(secrets) {
             self.write(&self.bytes[from..secret.start], f)?;
             f.write_str(ELLIPSIS)?;
             from = secret.end;
@@ -156,6 +165,7 @@ mod tests {
             format!("oneport_{id}… oneport_{id}…")
         );
         assert_eq!(shown(b"oneport_notes.txt").to_string(), "oneport_notes.txt");
+        assert_eq!(listed(b"oneport_documentation.txt\n").to_string(), "oneport_documentation.txt\\n");
     }
 
     #[test]

@@ -269,18 +269,20 @@ impl Service {
     /// Whether keys may come in clear from there.
     fn check_clear(&self, peer: SocketAddr) -> Result<(), NotAccepted> {
         let Access { plaintext, warned, .. } = &self.inner.access;
-        let is_allowed = plaintext.iter().any(|net| net.contains(peer.ip()));
-        let is_first = {
-            let mut warned = lock(warned);
-            if warned.len() >= PLAINTEXT_WARNED_MAX {
-                warned.clear();
-            }
-            warned.insert(client_of(peer.ip()))
-        };
-        if is_first || !is_allowed {
-            self.tell(&Event::KeyInClear { peer, is_allowed });
+        if !plaintext.iter().any(|net| net.contains(peer.ip())) {
+            self.tell(&Event::KeyInClear { peer, is_allowed: false });
+            return Err(NotAccepted::Clear);
         }
-        if is_allowed { Ok(()) } else { Err(NotAccepted::Clear) }
+        let mut warned = lock(warned);
+        if warned.len() >= PLAINTEXT_WARNED_MAX {
+            warned.clear();
+        }
+        let is_first = warned.insert(client_of(peer.ip()));
+        drop(warned);
+        if is_first {
+            self.tell(&Event::KeyInClear { peer, is_allowed: true });
+        }
+        Ok(())
     }
 
     /// A key was not accepted: when that may be said, or `None` if it must not be said at all.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::Path;
 
+use crate::harness::Place;
 use crate::holders::{Outcome, add, ask, ask_get, ask_stat, auth, holder, list, near_miss, revoke, secret};
 use crate::raw::{self, request};
 use crate::serving::{Server, Signal, Site};
@@ -111,4 +112,20 @@ fn no_trace_of_a_key_is_left_whatever_is_done_with_it() {
 
 fn find(bytes: &[u8], what: &[u8]) -> bool {
     bytes.windows(what.len()).any(|window| window == what)
+}
+
+#[test]
+fn files_that_are_called_like_keys_are_listed_and_fetched_as_they_are() {
+    let site = Site::new();
+    let names = ["oneport_documentation_a.txt", "oneport_documentation_b.txt"];
+    for name in names {
+        site.file(name, name.as_bytes());
+    }
+    let (server, place) = (site.serve(&[]), Place::new());
+    let listed = place.client(&["ls", "-s", &server.address.to_string()]).end().expect(0);
+    assert_eq!(listed.stdout().lines().collect::<Vec<_>>(), names);
+    place.get(server.address, &names).end().expect(0);
+    for name in names {
+        assert_eq!(place.read(format!("client_downloads/{name}")), name.as_bytes());
+    }
 }

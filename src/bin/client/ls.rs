@@ -12,7 +12,7 @@ use oneport::app::say;
 use oneport::client::{Entry, FetchError, Kind, Selection, list};
 use oneport::error::Code;
 use oneport::limits::LIST_SORTED_MAX;
-use oneport::text::{logged, shown};
+use oneport::text::{listed, logged, shown};
 use tokio::sync::mpsc::{Receiver, channel};
 use tracing::{error, info};
 
@@ -187,7 +187,7 @@ impl<'a> Shower<'a> {
             let (mode, time) = (mode_of(entry), time_of(entry.modified));
             write!(self.output, "{mode} {:>width$} {time} ", entry.size)?;
         }
-        writeln!(self.output, "{}{mark}", shown(name))
+        writeln!(self.output, "{}{mark}", listed(name))
     }
 
     fn whole_name(&self, entry: &Entry) -> Vec<u8> {

@@ -30,7 +30,7 @@ pub(super) fn checked_files(files: Files, place: &Place, may_pour: bool) -> Resu
         if target == Target::Stdout && !may_pour {
             return wrong("standard output is no file that could be compared");
         }
-        if !targets.insert(target.shown()) && matches!(target, Target::File(_)) {
+        if !targets.insert(target.path().map(Path::to_owned)) && matches!(target, Target::File(_)) {
             let (name, target) = (text::shown(&name), target.shown());
             return wrong(&format!("'{name}' and another file would both be {target}"));
         }
