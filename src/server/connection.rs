@@ -58,18 +58,29 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         }
         () = context.stopping.cancelled() => return Err(End::Stopping),
     };
+    // Whoever only connects should cost little: what answering needs is made when it is needed.
+    Box::pin(answer(request, buffer, wire, peer, context)).await
+}
+
+/// Answers a peer's first request, in the version that it speaks.
+async fn answer(
+    request: Request,
+    input: BytesMut,
+    wire: &mut Wire,
+    peer: SocketAddr,
+    context: &Context,
+) -> Result<(), End> {
     let hello = match &request {
         Request::Name(name) => Hello::parse(name).ok(),
         Request::TooLong { .. } => None,
     };
     if context.settings.require_tls && !wire.is_secured() {
-        return Box::pin(refuse_plain(hello.is_some(), wire)).await;
+        return refuse_plain(hello.is_some(), wire).await;
     }
-    if let Some(hello) = hello {
-        return Box::pin(v2::serve(hello, buffer, wire, peer, context)).await;
+    match hello {
+        Some(hello) => Box::pin(v2::serve(hello, input, wire, peer, context)).await,
+        None => v1::answer(request, wire, peer, context).await,
     }
-    // Whoever only connects should cost little: what answering needs is made when it is needed.
-    Box::pin(v1::answer(request, wire, peer, context)).await
 }
 
 /// Tells a peer without TLS, in its dialect, that it has to come with it.

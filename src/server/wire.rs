@@ -105,7 +105,8 @@ impl Wire {
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> Result<usize, WireEnd> {
         match &mut self.secure {
             None => self.socket.read(buffer).await,
-            Some(secure) => secure.read(&mut self.socket, buffer).await,
+            // Whoever only connects, without TLS, should not cost what reading with it needs.
+            Some(secure) => Box::pin(secure.read(&mut self.socket, buffer)).await,
         }
     }
 

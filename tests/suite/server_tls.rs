@@ -13,6 +13,8 @@ use crate::v2_peer::{Asker, get};
 /// How long the server of some tests waits for a request, as an option.
 const SHORT: &str = "600ms";
 const SHORT_MIN: Duration = Duration::from_millis(400);
+/// Bytes by which the signatures of one key differ in length, nearly always.
+const SIGNATURE_SPREAD: usize = 6;
 /// Exit statuses of the server, and the same as codes of version 2.
 const NOT_ALLOWED: i32 = 4;
 const LOCAL_IO: i32 = 11;
@@ -206,7 +208,9 @@ fn a_connection_cut_or_reset_at_any_byte_harms_nobody() {
             assert_eq!(fetch_until(&server, count, usize::MAX, ending), None, "{count} of {up} bytes up");
         }
         for count in 0..down {
-            assert_eq!(fetch_until(&server, usize::MAX, count, ending), None, "{count} of {down} bytes down");
+            let fetched = fetch_until(&server, usize::MAX, count, ending);
+            let may_be_all = count + SIGNATURE_SPREAD >= down;
+            assert!(fetched.is_none() || may_be_all, "{count} of {down} bytes down");
         }
         println!("cut at each of {up} bytes up and {down} bytes down");
     }

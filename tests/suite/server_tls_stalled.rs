@@ -23,11 +23,13 @@ const MEMORY_MAX: u64 = 400 << 20;
 const KEPT_SHARE: u64 = 3;
 const GIVEN_BACK_WITHIN: Duration = Duration::from_secs(40);
 /// How long the server waits for a handshake and a request.
-const REQUEST_TIMEOUT: &str = "90s";
+const REQUEST_TIMEOUT: &str = "45s";
 /// Size of the file whose transfer is measured: zeros that take no room.
 const SIZE: u64 = 256 << 20;
 /// Transfers of which the fastest one counts, without them and beside them.
 const TRANSFERS: usize = 15;
+/// How long the speed beside them is measured at most; well before they end.
+const MEASURED_WITHIN: Duration = Duration::from_secs(30);
 /// Least speed beside them, of the speed without.
 const SPEED_MIN: f64 = 0.9;
 
@@ -108,9 +110,14 @@ fn stalled_handshakes_cost_little_and_all_end_at_the_deadline() {
     let stalled = stall(&server, count);
     let all_there = began.elapsed();
     let cost = server.memory().saturating_sub(before);
-    let beside = fastest(&server, &mut buffer);
+    let mut beside = fastest(&server, &mut buffer);
+    // The time only gets less, down to what it is on a quiet machine: more transfers tell a busy machine from a
+    // server that is slower beside them, which it stays.
+    while without.as_secs_f64() / beside.as_secs_f64() < SPEED_MIN && began.elapsed() < MEASURED_WITHIN {
+        beside = beside.min(transfer(&server, &mut buffer));
+    }
     assert_eq!(fetch_whole(server.address, "a"), b"a", "served beside them");
-    assert!(began.elapsed() < Duration::from_secs(85), "measured beside all of them: {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(40), "measured beside all of them: {:?}", began.elapsed());
     let (ratio, peak) = (without.as_secs_f64() / beside.as_secs_f64(), server.peak_memory());
     println!(
         "{count} stalled handshakes within {all_there:?}: {} bytes each, peak {peak} bytes, {ratio:.3} of the speed \
@@ -125,7 +132,7 @@ fn stalled_handshakes_cost_little_and_all_end_at_the_deadline() {
     stalled[last].set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     let _ = (&stalled[last]).read_to_end(&mut Vec::new());
     wait_for("the end of all of them", || (server.descriptors() <= baseline).then_some(()));
-    assert!(server.log().matches("no full request within 90 s").count() >= count);
+    server.wait_log_count("no full request within 45 s", count);
     stalled.into_iter().for_each(raw::reset);
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
         let began = Instant::now();
