@@ -345,7 +345,7 @@ pub const KNOWN_HOSTS_LOCK_INTERVAL: Duration = Duration::from_millis(10);
 /// Largest file of certificates of authorities, in bytes.
 pub const CA_FILE_MAX: u64 = 4 << 20;
 /// Bytes of a file with a key that are read: its first line has to end within them.
-pub const KEY_FILE_MAX: u64 = 4096;
+pub const KEY_FILE_MAX: usize = 4096;
 
 /// Size at which a log file is closed and a new one begun, in bytes.
 pub const LOG_SIZE_MAX: u64 = 100 << 20;

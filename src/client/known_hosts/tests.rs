@@ -80,7 +80,7 @@ fn a_line_that_is_not_understood_is_told_whoever_is_looked_for() {
     }
     fs::write(&known.0, [good.as_bytes(), b"\xff\n"].concat()).unwrap();
     assert!(known.find(&server("nas:1")).unwrap_err().to_string().contains("line 2"));
-    fs::write(&known.0, "#".repeat(KNOWN_HOSTS_MAX as usize + 1)).unwrap();
+    fs::write(&known.0, "#".repeat(usize::try_from(KNOWN_HOSTS_MAX).unwrap() + 1)).unwrap();
     assert!(matches!(known.find(&server("nas:1")), Err(KnownHostsError::TooLong { .. })));
     fs::remove_file(&known.0).unwrap();
     fs::create_dir(&known.0).unwrap();

@@ -27,7 +27,7 @@ async fn pair(is_tls: bool) -> (Stream, Stream) {
 }
 
 fn sample(len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at % 251) as u8).collect()
+    (0..len).map(|at| u8::try_from(at % 251).unwrap()).collect()
 }
 
 /// Sends everything without ever waiting for more than room.

@@ -136,7 +136,7 @@ fn key_of_file(path: &Path) -> Result<Token, ArgsError> {
     let unreadable = |error: std::io::Error| {
         ArgsError::Wrong(format!("cannot read the key from {name}: {}", in_words(&error)))
     };
-    let mut text = Zeroizing::new(vec![0; KEY_FILE_MAX as usize]);
+    let mut text = Zeroizing::new(vec![0; KEY_FILE_MAX]);
     let count = match path == Path::new("-") {
         true => fill(&mut std::io::stdin().lock(), &mut text),
         false => File::open(path).and_then(|mut file| {
