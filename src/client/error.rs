@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::security::Distrust;
+use super::distrust::Distrust;
 use crate::codec::WireError;
 use crate::digest::Md5;
 use crate::error::{Code, in_words, is_no_space};

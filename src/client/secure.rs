@@ -16,8 +16,9 @@ use tokio::time::timeout;
 
 use super::attempt::blocking;
 use super::connect::connect;
+use super::distrust::Distrust;
 use super::known_hosts::{Added, Entry, KnownHostsError};
-use super::security::{Basis, Distrust, Tls, Way};
+use super::security::{Basis, Tls, Way};
 use super::stream::{ShakeError, Stream};
 use super::{Event, FetchError, Observer, Server, Settings};
 use crate::pin::Pin;

@@ -246,3 +246,5 @@ fn broken(error: TlsError) -> io::Error {
 #[cfg(test)]
 #[path = "stream/tests.rs"]
 mod tests;
+#[cfg(test)]
+pub(super) use tests::pair;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use oneport::client::{Checksum, Server};
+use oneport::client::{Checksum, Server, ServerError};
 use oneport::config::exit_statuses;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
 use oneport::units::{Rate, Span};
@@ -65,7 +65,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 
-    /// Name of the file on the server, or oneport://HOST:PORT/NAME; write ./NAME for one that is
+    /// Name of the file on the server, or oneport://HOST:PORT/NAME, with #PIN for a server with this key; write ./NAME for one that is
     /// spelt like a command
     #[arg(required = true)]
     file: Option<OsString>,
@@ -160,7 +160,7 @@ enum Command {
 struct Host {
     // Not a doc comment: the brackets would be read as links.
     #[arg(short, long, value_name = "HOST[:PORT]", help = format!(
-        "The server: HOST, HOST:PORT or [IPV6]:PORT [default: localhost:{DEFAULT_PORT}]"))]
+        "The server: HOST, HOST:PORT, [IPV6]:PORT or oneport://HOST:PORT#PIN [default: localhost:{DEFAULT_PORT}]"))]
     server: Option<Server>,
 }
 
@@ -387,6 +387,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
             }
             let server = match (&cli.host, cli.port) {
                 (None, _) => None,
+                (Some(host), None) if host.starts_with(Server::SCHEME) => {
+                    Some(host.parse().map_err(|error: ServerError| ArgsError::Wrong(error.to_string()))?)
+                }
                 (Some(host), port) => {
                     let server = Server::new(host, port.unwrap_or(DEFAULT_PORT));
                     Some(server.map_err(|error| ArgsError::Wrong(error.to_string()))?)

@@ -91,18 +91,18 @@ fn a_line_that_is_not_understood_is_told_whoever_is_looked_for() {
 fn many_who_add_at_once_lose_nothing() {
     let (_folder, known) = place();
     std::thread::scope(|scope| {
-        for seed in 0..8 {
+        for seed in 0..6 {
             let known = &known;
             scope.spawn(move || {
-                for round in 0..4 {
+                for round in 0..2 {
                     let server = server(&format!("host{seed}-{round}:1"));
                     assert_eq!(known.add(&server, pin(seed)).unwrap(), Added::Now);
                 }
             });
         }
     });
-    for seed in 0..8 {
-        for round in 0..4 {
+    for seed in 0..6 {
+        for round in 0..2 {
             let entry = known.find(&server(&format!("host{seed}-{round}:1"))).unwrap();
             assert_eq!(entry.unwrap().pins, [pin(seed)]);
         }

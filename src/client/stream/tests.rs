@@ -6,7 +6,7 @@ use super::*;
 use crate::tls::{Identity, Trust};
 
 /// Two ends: a client's and a server's.
-async fn pair(is_tls: bool) -> (Stream, Stream) {
+pub(in crate::client) async fn pair(is_tls: bool) -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connecting = TcpStream::connect(listener.local_addr().unwrap());
     let (client, accepted) = tokio::join!(connecting, listener.accept());

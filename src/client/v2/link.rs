@@ -472,3 +472,7 @@ const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 fn closed() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it")
 }
+
+#[cfg(test)]
+#[path = "link/tests.rs"]
+mod tests;

@@ -177,6 +177,9 @@ fn a_file_and_its_server_can_be_written_in_one_word() {
     assert_eq!((&job.files[0].server, job.files[0].name.as_slice()), (&server, b"a#".as_slice()));
     let job = parse_words(&["get", "-s", &format!("oneport://nas:1#{pin}"), "f"]).unwrap();
     assert_eq!(job.files[0].server, server);
+    let job = parse_words(&["f", &format!("oneport://nas:1#{pin}")]).unwrap();
+    assert_eq!(job.files[0].server, server);
+    wrong(&["f", &format!("oneport://nas:1#{pin}"), "8080"], "is not a server");
 }
 
 #[test]
