@@ -51,7 +51,7 @@ fn take(mut stream: impl Read + Write, hello: &[u8]) -> anyhow::Result<u64> {
             match frame {
                 ServerFrame::Data { len, .. } => {
                     let mut left = usize::try_from(len)?;
-                    count += u64::from(len);
+                    count += len;
                     let here = left.min(input.len());
                     input.advance(here);
                     left -= here;

@@ -22,6 +22,7 @@
 )]
 
 mod both;
+mod both_secured;
 mod chance;
 mod client_fetch;
 mod client_hostile;
