@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::address::Address;
 use super::{Failure, folders, say};
 use crate::config::keys::{Action, Expiry, KeyTask};
-use crate::error::Code;
+use crate::error::{Code, in_words};
 use crate::keys::{self, Key, KeyName, KeysError};
 use crate::pin::Pin;
 use crate::rights::Grant;
@@ -43,20 +43,28 @@ fn add(state: &Path, name: KeyName, grant: Grant, expires: Option<Expiry>, json:
     let key = Key { id: token.id(), name, hash: token.hash(), grant, created, expires };
     folders::make_state(state)?;
     keys::add(state, key.clone(), created).map_err(failure)?;
-    let address = reach(state);
-    show(&token, &key, address, json).with_context(|| {
-        let name = &key.name;
-        format!("the key {name} was made but could not be shown; revoke it (server key revoke {name}) and make another")
+    show(&token, &key, reach(state), json).map_err(|error| {
+        let (name, cause) = (&key.name, in_words(&error));
+        let text = format!(
+            "the key {name} was made but could not be shown: {cause}; revoke it (server key revoke {name}) and make another"
+        );
+        Failure::new(Code::LocalIo, text).into()
     })
 }
 
+/// A token whose identifier can be given as an argument: it does not look like an option. One in 64 would.
 fn new_token() -> Result<Token, Failure> {
-    let mut random = Zeroizing::new([0; TOKEN_RANDOM]);
-    aws_lc_rs::default_provider()
-        .secure_random
-        .fill(&mut *random)
-        .map_err(|_| Failure::new(Code::Other, "the system has no random numbers; no key was made"))?;
-    Ok(Token::new(&random))
+    loop {
+        let mut random = Zeroizing::new([0; TOKEN_RANDOM]);
+        aws_lc_rs::default_provider()
+            .secure_random
+            .fill(&mut *random)
+            .map_err(|_| Failure::new(Code::Other, "the system has no random numbers; no key was made"))?;
+        let token = Token::new(&random);
+        if !token.id().to_string().starts_with('-') {
+            return Ok(token);
+        }
+    }
 }
 
 /// Where a client finds the server, and by what it knows it: as the server noted them when it started last. One that
@@ -87,13 +95,14 @@ fn show(
     }
     writeln!(stdout, "{}", token.expose())?;
     stdout.flush()?;
+    let ends = key.expires.map_or_else(|| "never expires".to_owned(), |expires| format!("expires {expires}"));
     say(&format!(
         "Key {} (id {}): allows {} of {}, {}.",
         key.name,
         key.id,
         key.grant.rights,
         path(key),
-        ends(key)
+        ends
     ));
     say("It is shown this once. Keep it where only its holder can read it; only a hash of it is kept here.");
     say(
@@ -120,7 +129,7 @@ fn list(state: &Path, json: bool) -> anyhow::Result<()> {
         }
     } else {
         let rows = keys.iter().map(|key| {
-            [key.name.to_string(), key.id.to_string(), key.grant.rights.to_string(), ends(key), path(key)]
+            [key.name.to_string(), key.id.to_string(), key.grant.rights.to_string(), until(key), path(key)]
         });
         let heading = ["NAME", "ID", "ALLOWS", "EXPIRES", "PATH"].map(str::to_owned);
         let rows: Vec<[String; 5]> = std::iter::once(heading).chain(rows).collect();
@@ -166,11 +175,12 @@ fn path(key: &Key) -> String {
     if key.grant.prefix.is_empty() { "everything".to_owned() } else { shown(&key.grant.prefix).to_string() }
 }
 
-fn ends(key: &Key) -> String {
+/// When a key ends, in a column.
+fn until(key: &Key) -> String {
     match key.expires {
-        None => "never expires".to_owned(),
-        Some(expires) if key.is_expired(Timestamp::now()) => format!("expired {expires}"),
-        Some(expires) => format!("expires {expires}"),
+        None => "never".to_owned(),
+        Some(expires) if key.is_expired(Timestamp::now()) => format!("{expires} (over)"),
+        Some(expires) => expires.to_string(),
     }
 }
 
@@ -180,4 +190,17 @@ fn whole_second(moment: Timestamp) -> Timestamp {
 
 fn failure(error: KeysError) -> Failure {
     Failure::new(error.code(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_identifier_looks_like_an_option_and_no_two_are_the_same() {
+        let ids: std::collections::BTreeSet<String> =
+            (0..2000).map(|_| new_token().unwrap().id().to_string()).collect();
+        assert_eq!(ids.len(), 2000);
+        assert!(!ids.iter().any(|id| id.starts_with('-')));
+    }
 }
