@@ -5,12 +5,20 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::tls::{Identity, Trust};
 
+/// Bytes that a socket holds, about.
+const BUFFER: usize = 32 << 10;
+
 /// Two ends: a client's and a server's.
 pub(in crate::client) async fn pair(is_tls: bool) -> (Stream, Stream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connecting = TcpStream::connect(listener.local_addr().unwrap());
     let (client, accepted) = tokio::join!(connecting, listener.accept());
     let (client, server) = (client.unwrap(), accepted.unwrap().0);
+    // So small that they are full all the time.
+    for socket in [&client, &server] {
+        socket2::SockRef::from(socket).set_send_buffer_size(BUFFER).unwrap();
+        socket2::SockRef::from(socket).set_recv_buffer_size(BUFFER).unwrap();
+    }
     if !is_tls {
         return (Stream::plain(client), Stream::plain(server));
     }
