@@ -35,6 +35,15 @@ fn pin_now(server: &Server) -> Pin {
 
 const GIVEN: [&str; 4] = ["--tls-cert", "cert.pem", "--tls-key", "key.pem"];
 
+/// Says that something is over when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn on_sighup_new_connections_get_the_new_identity_and_open_ones_go_on() {
     let site = Site::new();
@@ -51,6 +60,8 @@ fn on_sighup_new_connections_get_the_new_identity_and_open_ones_go_on() {
     open.read_exact(&mut bytes).unwrap();
     let (is_over, fetched) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
+        // However this ends, the others end too.
+        let _over = Over(&is_over);
         for _ in 0..4 {
             scope.spawn(|| {
                 while !is_over.load(Ordering::Relaxed) {
@@ -69,7 +80,6 @@ fn on_sighup_new_connections_get_the_new_identity_and_open_ones_go_on() {
             server.wait_log_count("certificate and key were read again", swap);
             assert_eq!(pin_now(&server), pin);
         }
-        is_over.store(true, Ordering::Relaxed);
     });
     println!("{} fetches during {SWAPS} swaps", fetched.load(Ordering::Relaxed));
     open.read_to_end(&mut bytes).unwrap();
