@@ -74,8 +74,10 @@ def oneport(*options: str, on_disk: bool = False, sync: bool = False, through: s
 
 
 def oneport_tls(stage: Stage) -> Sample:
-    """As `oneport`, within TLS: the server is recognised by the pin that it has shown when it started."""
-    return oneport("--tls", "require", "--pin", stage.pin())(stage)
+    """As `oneport`, within TLS: the server is recognised by the pin that it has shown when it started. Nobody
+    else is told of it, or they would speak TLS too."""
+    known = stage.folder / "known-by-tls"
+    return oneport("--tls", "require", "--pin", stage.pin(), "--known-hosts", str(known))(stage)
 
 
 def seed_get(stage: Stage) -> Sample:
