@@ -21,7 +21,7 @@ pub(crate) use session::{Opened, Session};
 pub use trust::{Trust, TrustError, Untrusted};
 
 /// Why a TLS connection cannot go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
     /// The peer's certificate is not one that is trusted here.

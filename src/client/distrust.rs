@@ -80,6 +80,17 @@ pub enum Distrust {
         /// Where it is written.
         place: String,
     },
+    /// It is known as one that an authority vouched for, and no authority is given.
+    #[error(
+        "{server} was vouched for by an authority before ({place}): name the authority again with --ca-cert, or the \
+         server's key with --pin"
+    )]
+    Unvouched {
+        /// The server.
+        server: String,
+        /// Where it is written.
+        place: String,
+    },
     /// A key would be sent in clear.
     #[error("the key would go to {server} in clear, where others can read it; leave --tls off out")]
     Clear {

@@ -1,7 +1,8 @@
 //! The file in which a client remembers the keys of servers.
 //!
-//! Each line holds `HOST:PORT` and a pin; what stands behind `#` is for people, and is kept. An entry is added
-//! and never changed: a server with another key is for a person to look at. A file that cannot be read or
+//! Each line holds `HOST:PORT` and a pin, or the word `authority` for a server that an authority vouched for, whose
+//! key may change; what stands behind `#` is for people, and is kept. An entry is added and never changed: a
+//! server with another key is for a person to look at. A file that cannot be read or
 //! understood counts for nothing less than a wrong key, else whoever can damage it could do away with it. The
 //! file is made anew beside itself and renamed, and that new file is the lock against other clients.
 
@@ -78,12 +79,33 @@ impl KnownHostsError {
     }
 }
 
-/// The keys that a server is known by.
+/// The keys that a server is known by; none if all that is known is that an authority vouched for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) pins: Vec<Pin>,
     /// Where they stand, for people.
     pub(super) place: String,
+}
+
+/// By what a server is to be known.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mark {
+    /// Its key.
+    Key(Pin),
+    /// Whatever an authority vouches for.
+    Authority,
+}
+
+/// In the place of a pin.
+const AUTHORITY: &str = "authority";
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Key(pin) => pin.fmt(f),
+            Self::Authority => f.write_str(AUTHORITY),
+        }
+    }
 }
 
 /// What came of adding a server.
@@ -115,7 +137,7 @@ impl KnownHosts {
     }
 
     /// Adds a server that is not known yet. May block.
-    pub(super) fn add(&self, server: &Server, pin: Pin) -> Result<Added, KnownHostsError> {
+    pub(super) fn add(&self, server: &Server, mark: Mark) -> Result<Added, KnownHostsError> {
         if let Some(entry) = self.find(server)? {
             return Ok(Added::Before(entry));
         }
@@ -142,7 +164,7 @@ impl KnownHosts {
             text.push('\n');
         }
         // Writing to a string does not fail.
-        let _ = writeln!(text, "{name} {pin}");
+        let _ = writeln!(text, "{name} {mark}");
         if text.len() as u64 > KNOWN_HOSTS_MAX {
             let _ = fileops::remove_file(&staged);
             return Err(KnownHostsError::TooLong { path: self.shown() });
@@ -194,7 +216,7 @@ fn name_of(server: &Server) -> String {
 
 /// Looks a server up. The whole text has to make sense, whoever is looked for.
 fn find(text: &str, name: &str, path: &str) -> Result<Option<Entry>, KnownHostsError> {
-    let (mut pins, mut first) = (Vec::new(), 0);
+    let (mut pins, mut first) = (Vec::new(), None);
     for (index, line) in text.lines().enumerate() {
         let wrong = |what: &str| {
             let (path, what) = (path.to_owned(), what.to_owned());
@@ -203,18 +225,20 @@ fn find(text: &str, name: &str, path: &str) -> Result<Option<Entry>, KnownHostsE
         let said = line.split('#').next().unwrap_or_default();
         let mut words = said.split_whitespace();
         let Some(host) = words.next() else { continue };
-        let (Some(pin), None) = (words.next(), words.next()) else {
+        let (Some(mark), None) = (words.next(), words.next()) else {
             return Err(wrong("it is not HOST:PORT and a pin"));
         };
-        let pin: Pin = pin.parse().map_err(|error: crate::pin::PinError| wrong(&error.to_string()))?;
+        let pin: Option<Pin> = match mark {
+            AUTHORITY => None,
+            pin => Some(pin.parse().map_err(|error: crate::pin::PinError| wrong(&error.to_string()))?),
+        };
         let server: Server = host.parse().map_err(|_| wrong("it does not begin with HOST:PORT"))?;
         if name_of(&server) == name {
-            first = if pins.is_empty() { index + 1 } else { first };
-            pins.push(pin);
+            first = first.or(Some(index + 1));
+            pins.extend(pin);
         }
     }
-    let place = format!("line {first} of {path}");
-    Ok((!pins.is_empty()).then_some(Entry { pins, place }))
+    Ok(first.map(|line| Entry { pins, place: format!("line {line} of {path}") }))
 }
 
 /// Opens and locks the file that is to become the new one. A client that has just finished has renamed or

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::attempt::blocking;
 use super::connect::connect;
 use super::distrust::Distrust;
-use super::known_hosts::{Added, Entry, KnownHostsError};
+use super::known_hosts::{Added, Entry, KnownHostsError, Mark};
 use super::security::{Basis, Tls, Way};
 use super::stream::{ShakeError, Stream};
 use super::{Event, FetchError, Observer, Server, Settings};
@@ -71,7 +71,7 @@ pub(super) async fn open(
         stream.close(settings.timeout.min(GOODBYE)).await;
         return Err(Distrust::Unknown { server: server.to_string(), found }.into());
     }
-    if matches!(tls.basis, Basis::FirstContact | Basis::Pinned(_)) {
+    if matches!(tls.basis, Basis::FirstContact | Basis::Pinned(_) | Basis::Authorities) {
         remember(server, found, &tls, settings, observer).await?;
     }
     let key = if tls.basis.may_see_key() { security.key.clone() } else { None };
@@ -103,7 +103,8 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Writes the key of a server down. Who is pinned is remembered if that can be done; who is not has to be.
+/// Writes down by what a server is known. Who is trusted for a reason that was given is remembered if that can be
+/// done, so that it is not spoken to in clear another time; who is met for the first time has to be.
 async fn remember(
     server: &Server,
     found: Pin,
@@ -112,32 +113,35 @@ async fn remember(
     observer: &dyn Observer,
 ) -> Result<(), FetchError> {
     let security = &settings.security;
+    let is_first = tls.basis == Basis::FirstContact;
     let is_pinned = matches!(tls.basis, Basis::Pinned(_));
     let Some(known_hosts) = security.known_hosts.clone() else {
         let (server, source) = (server.to_string(), KnownHostsError::Nowhere);
-        return match is_pinned {
-            true => Ok(()),
-            false => Err(Distrust::Unremembered { server, found, source }.into()),
+        return match is_first {
+            true => Err(Distrust::Unremembered { server, found, source }.into()),
+            false => Ok(()),
         };
     };
-    if is_pinned && tls.is_remembered.swap(true, Ordering::Relaxed) {
+    if !is_first && tls.is_remembered.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     let (file, own) = (known_hosts.shown(), server.clone());
-    let added = blocking(move || Ok(known_hosts.add(&own, found))).await?;
+    let mark = if tls.basis == Basis::Authorities { Mark::Authority } else { Mark::Key(found) };
+    let added = blocking(move || Ok(known_hosts.add(&own, mark))).await?;
     let entry = match added {
+        Ok(Added::Now) if matches!(mark, Mark::Authority) => return Ok(()),
         Ok(Added::Now) => {
             observer.observe(&Event::Remembered { server, pin: found, file: &file, is_pinned });
             Entry { pins: vec![found], place: file }
         }
-        Ok(Added::Before(entry)) if is_pinned || entry.pins.contains(&found) => entry,
+        Ok(Added::Before(_)) | Err(_) if !is_first => return Ok(()),
+        Ok(Added::Before(entry)) if entry.pins.contains(&found) => entry,
         Ok(Added::Before(entry)) => return Err(other_key(server, &Basis::Known(entry), found).into()),
-        Err(_) if is_pinned => return Ok(()),
         Err(source) => {
             return Err(Distrust::Unremembered { server: server.to_string(), found, source }.into());
         }
     };
-    if is_pinned { Ok(()) } else { Ok(security.learn(server, entry)?) }
+    if is_first { Ok(security.learn(server, entry)?) } else { Ok(()) }
 }
 
 /// What it means that hands could not be shaken.

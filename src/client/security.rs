@@ -64,7 +64,7 @@ pub(super) enum Way {
 pub(super) struct Tls {
     pub(super) config: Arc<ClientConfig>,
     pub(super) basis: Basis,
-    /// A pinned server is remembered, or cannot be.
+    /// A server that is trusted for a reason that was given is remembered, or cannot be.
     pub(super) is_remembered: AtomicBool,
 }
 
@@ -209,6 +209,9 @@ impl Security {
             (Plan::LoopbackOnly, ..) => Way::Loopback(None),
             (Plan::Pinned, ..) => Way::Tls(Tls::new(&Trust::Pinned(pins.clone()), Basis::Pinned(pins))?),
             (Plan::Authorities, _, Some(trust)) => Way::Tls(Tls::new(trust, Basis::Authorities)?),
+            (Plan::Known, Some(entry), _) if entry.pins.is_empty() => {
+                return Err(Distrust::Unvouched { server: server.to_string(), place: entry.place });
+            }
             (Plan::Known, Some(entry), _) => {
                 Way::Tls(Tls::new(&Trust::Pinned(entry.pins.clone()), Basis::Known(entry))?)
             }

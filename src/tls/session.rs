@@ -34,7 +34,8 @@ pub(crate) struct Session {
     outgoing: Outgoing,
     is_shaken: bool,
     has_ended: bool,
-    has_failed: bool,
+    /// Why nothing more can be made of it.
+    failed: Option<TlsError>,
 }
 
 enum Side {
@@ -84,7 +85,7 @@ impl Session {
     fn new(side: Side) -> Self {
         let outgoing = Outgoing { bytes: Vec::new(), start: 0, end: 0 };
         let (incoming, plain) = (BytesMut::new(), BytesMut::new());
-        Self { side, incoming, plain, outgoing, is_shaken: false, has_ended: false, has_failed: false }
+        Self { side, incoming, plain, outgoing, is_shaken: false, has_ended: false, failed: None }
     }
 
     /// Where what has come is put, behind what is there. Only so much of it should be read at once as may be
@@ -197,8 +198,8 @@ impl Session {
     /// Moves on by one step. Opened bytes go into `into` behind the `filled` ones, and what it has no room for
     /// is kept.
     fn step(&mut self, into: &mut [u8], filled: &mut usize, put: Option<Put<'_>>) -> Result<Step, TlsError> {
-        if self.has_failed {
-            return Err(rustls::Error::General("it has failed before".to_owned()).into());
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
         }
         let Self { side, incoming, plain, outgoing, .. } = self;
         let sink = Sink { into, filled, plain, outgoing, put };
@@ -207,7 +208,8 @@ impl Session {
             Side::Server(server) => sink.take(server.process_tls_records(incoming)),
         };
         incoming.advance(discard);
-        if step.is_err() {
+        if let Err(error) = &step {
+            self.failed = Some(error.clone());
             self.tell_why();
         }
         if matches!(step, Ok(Step::Ready)) {
@@ -219,7 +221,6 @@ impl Session {
     /// After an error: what the peer is told of it. What has come may hold more errors, so the library is
     /// asked once for what it has to send, and never again for anything.
     fn tell_why(&mut self) {
-        self.has_failed = true;
         let Self { side, incoming, plain, outgoing, .. } = self;
         let sink = Sink { into: &mut [], filled: &mut 0, plain, outgoing, put: None };
         let _ = match side {

@@ -256,6 +256,28 @@ fn authorities_vouch_for_names_and_for_a_time() {
 }
 
 #[test]
+fn who_was_vouched_for_once_is_never_spoken_to_in_clear_and_may_change_its_key() {
+    let (authority, place) = (Authority::new(), Place::new());
+    place.write("ca.pem", &authority.certificate);
+    let (relay, _server) = small_relay(authority.vouch_for("localhost", 4000).face());
+    let port = relay.address.port().to_string();
+    let fetch = |more: &[&str]| {
+        let words = ["f", "localhost", &port, "--known-hosts", "known", "--retries", "1"];
+        place.client(&[&words[..], more].concat()).end()
+    };
+    fetch(&["--ca-cert", "ca.pem"]).expect(0);
+    assert_eq!(place.read("known"), format!("localhost:{port} authority\n").as_bytes());
+    let count = relay.count();
+    fetch(&[]).expect(60).says("--ca-cert");
+    fetch(&["--tls", "off"]).expect(60);
+    fetch(&["--tls", "require"]).expect(60);
+    assert_eq!(relay.count(), count);
+    relay.become_other(authority.vouch_for("localhost", 4000).face());
+    fetch(&["--ca-cert", "ca.pem"]).expect(0);
+    relay.expect_only_tls();
+}
+
+#[test]
 fn a_file_of_known_hosts_that_is_broken_stops_everything_and_a_missing_one_nothing() {
     let server = Scripted::serving(b"data");
     let place = Place::new();

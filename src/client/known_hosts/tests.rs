@@ -23,7 +23,7 @@ fn what_is_added_is_found_however_the_host_is_spelt() {
     let (_folder, known) = place();
     assert_eq!(known.find(&server("nas:80")).unwrap(), None);
     for (seed, text) in [(1, "NAS:80"), (2, "nas:81"), (3, "[::1]:80"), (4, "10.0.0.1:80")] {
-        assert_eq!(known.add(&server(text), pin(seed)).unwrap(), Added::Now);
+        assert_eq!(known.add(&server(text), Mark::Key(pin(seed))).unwrap(), Added::Now);
     }
     for (seed, text) in [
         (1, "nas:80"),
@@ -48,10 +48,10 @@ fn an_entry_is_never_changed_and_everything_else_is_kept() {
     let before = format!("# mine\n\nnas:1 {} # in the cellar", pin(1));
     fs::create_dir_all(known.0.parent().unwrap()).unwrap();
     fs::write(&known.0, &before).unwrap();
-    let Added::Before(entry) = known.add(&server("nas:1"), pin(2)).unwrap() else { panic!() };
+    let Added::Before(entry) = known.add(&server("nas:1"), Mark::Key(pin(2))).unwrap() else { panic!() };
     assert_eq!(entry.pins, [pin(1)]);
     assert_eq!(fs::read_to_string(&known.0).unwrap(), before);
-    assert_eq!(known.add(&server("nas:2"), pin(2)).unwrap(), Added::Now);
+    assert_eq!(known.add(&server("nas:2"), Mark::Key(pin(2))).unwrap(), Added::Now);
     assert_eq!(fs::read_to_string(&known.0).unwrap(), format!("{before}\nnas:2 {}\n", pin(2)));
     // Nothing is left beside it.
     assert_eq!(fs::read_dir(known.0.parent().unwrap()).unwrap().count(), 1);
@@ -75,7 +75,7 @@ fn a_line_that_is_not_understood_is_told_whoever_is_looked_for() {
         let error = known.find(&server("nas:1")).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{wrong}: {error}");
         assert_eq!(error.code(), Code::Certificate);
-        assert!(known.add(&server("nas:2"), pin(2)).is_err());
+        assert!(known.add(&server("nas:2"), Mark::Key(pin(2))).is_err());
         assert_eq!(fs::read_to_string(&known.0).unwrap(), format!("{good}{wrong}\n"));
     }
     fs::write(&known.0, [good.as_bytes(), b"\xff\n"].concat()).unwrap();
@@ -96,7 +96,7 @@ fn many_who_add_at_once_lose_nothing() {
             scope.spawn(move || {
                 for round in 0..2 {
                     let server = server(&format!("host{seed}-{round}:1"));
-                    assert_eq!(known.add(&server, pin(seed)).unwrap(), Added::Now);
+                    assert_eq!(known.add(&server, Mark::Key(pin(seed))).unwrap(), Added::Now);
                 }
             });
         }
@@ -117,7 +117,16 @@ fn a_link_stays_a_link() {
     let real = folder.path().join("real");
     fs::write(&real, "").unwrap();
     std::os::unix::fs::symlink(&real, &known.0).unwrap();
-    assert_eq!(known.add(&server("nas:1"), pin(1)).unwrap(), Added::Now);
+    assert_eq!(known.add(&server("nas:1"), Mark::Key(pin(1))).unwrap(), Added::Now);
     assert!(known.0.is_symlink() && !real.is_symlink());
     assert!(known.find(&server("nas:1")).unwrap().is_some());
+}
+
+#[test]
+fn who_was_vouched_for_is_known_without_a_key() {
+    let (_folder, known) = place();
+    assert_eq!(known.add(&server("nas:1"), Mark::Authority).unwrap(), Added::Now);
+    let entry = known.find(&server("nas:1")).unwrap().unwrap();
+    assert!(entry.pins.is_empty() && entry.place.starts_with("line 1 of "), "{entry:?}");
+    assert!(matches!(known.add(&server("nas:1"), Mark::Key(pin(1))).unwrap(), Added::Before(_)));
 }
