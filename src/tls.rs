@@ -1,6 +1,6 @@
 //! TLS 1.3 (RFC 8446) for both ends: who a server is, whom a client trusts, and a connection's records.
 //!
-//! Nothing here knows a socket: [`Session`] is fed what has come and says what is to be sent, and whoever owns
+//! Nothing here knows a socket: `Session` is fed what has come and says what is to be sent, and whoever owns
 //! the socket moves the bytes. There is no older version, no resumption and no early data, so nothing that
 //! was recorded can be played again.
 

@@ -1,7 +1,7 @@
 //! Who may do what: decided here before anything is dispatched, and nowhere else.
 //!
-//! An edge knows a [`Caller`] for each connection. Whatever it wants from the service it has to ask for by
-//! a [`Permit`], and [`Service::permit`] is the only maker of those: it compares what the verb needs with
+//! An edge knows a `Caller` for each connection. Whatever it wants from the service it has to ask for by
+//! a `Permit`, and `Service::permit` is the only maker of those: it compares what the verb needs with
 //! what everybody may, and then with what the caller's key allows, which is looked up anew each time. A
 //! refusal is made before anything is looked for on the disk, so it tells nothing of what is there.
 

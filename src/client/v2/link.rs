@@ -7,8 +7,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::Interest;
@@ -16,7 +14,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Encoder;
 
 use crate::client::attempt::within;
-use crate::client::pace::Pace;
 use crate::client::secure::{self, Connection};
 use crate::client::stream::{self, Stream};
 use crate::client::{FetchError, Observer, Server, Settings};
@@ -28,6 +25,13 @@ use crate::exchange::{Heard, Requester};
 use crate::limits::{V2_HELLO_PATIENCE, V2_INPUT, V2_WINDOW};
 use crate::text;
 use crate::tree::BlockHash;
+
+mod arrived;
+mod data;
+mod patience;
+
+pub(super) use arrived::Arrived;
+use patience::{Patience, Until};
 
 /// A connection to a server that speaks version 2.
 pub(super) struct Link {
@@ -45,21 +49,6 @@ pub(super) struct Link {
     arrived: Arc<Arrived>,
 }
 
-/// How long a server may take.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    /// Longest wait for the next thing that brings the file on, or for a word that it will come.
-    pub(super) timeout: Duration,
-    /// Longest wait while there are only such words.
-    pub(super) wait_max: Duration,
-}
-
-impl Patience {
-    pub(super) fn of(settings: &Settings) -> Self {
-        Self { timeout: settings.timeout, wait_max: settings.wait_max }
-    }
-}
-
 /// A link on its way from one thread's runtime to another's.
 pub(super) struct Parked {
     stream: stream::Parked,
@@ -69,15 +58,6 @@ pub(super) struct Parked {
     requester: Requester,
     input: BytesMut,
     arrived: Arc<Arrived>,
-}
-
-/// How many bytes of a file are here, counted by all its links, which keep one pace.
-#[derive(Debug, Default)]
-pub(super) struct Arrived {
-    done: AtomicU64,
-    size: AtomicU64,
-    /// How fast more may arrive.
-    pace: Pace,
 }
 
 /// What came of a hello.
@@ -91,40 +71,6 @@ pub(super) enum Opening {
         /// It answered as version 1 does.
         said_so: bool,
     },
-}
-
-impl Arrived {
-    /// None so far.
-    pub(super) fn at(pace: &Pace) -> Arc<Self> {
-        Arc::new(Self { pace: pace.clone(), ..Self::default() })
-    }
-
-    pub(super) fn begin(&self, have: u64, size: u64) {
-        self.done.store(have, Ordering::Relaxed);
-        self.size.store(size, Ordering::Relaxed);
-    }
-
-    fn add(&self, count: u64) {
-        self.done.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// Bytes that turned out to be worth nothing.
-    pub(super) fn take_back(&self, count: u64) {
-        let _ = self
-            .done
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |done| Some(done.saturating_sub(count)));
-    }
-
-    pub(super) fn done(&self) -> u64 {
-        self.done.load(Ordering::Relaxed)
-    }
-
-    fn shown(&self) -> String {
-        match self.size.load(Ordering::Relaxed) {
-            0 => "before the file came".to_owned(),
-            size => format!("after {} of {size} bytes", self.done()),
-        }
-    }
 }
 
 impl Link {
@@ -329,72 +275,6 @@ impl Link {
         }
     }
 
-    /// Takes the bytes of a file that come next, as many as `into` has room for, at the pace of the file.
-    pub(super) async fn take(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
-        for stretch in into.chunks_mut(self.arrived.pace.stretch()) {
-            self.fill(stretch).await?;
-            self.arrived.pace.rest(stretch.len()).await;
-        }
-        Ok(())
-    }
-
-    async fn fill(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
-        let mut filled = self.take_early(into);
-        while filled < into.len() {
-            match self.read_into(&mut into[filled..]) {
-                Ok(0) => return Err(self.lost(closed())),
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    match timeout(self.patience.timeout, self.stream.ready(Interest::READABLE)).await {
-                        Ok(Ok(())) => {}
-                        Ok(Err(error)) => return Err(self.lost(error)),
-                        Err(_elapsed) => return Err(self.silent()),
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.lost(error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads some bytes of a file without waiting; says how many.
-    fn read_into(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        // Many small files come in one call, and one that began in it does not end the reading ahead.
-        if into.len() < self.read_ahead {
-            self.input.reserve(self.read_ahead);
-            return match self.stream.try_read_buf(&mut self.input)? {
-                0 => Ok(0),
-                _ => Ok(self.take_early(into)),
-            };
-        }
-        // What comes behind these bytes is read in the same call, if it is there already.
-        let count = self.stream.try_fill(into, &mut self.input)?;
-        self.arrived.add(count as u64);
-        Ok(count)
-    }
-
-    /// Takes bytes of a file that were read before they were wanted; says how many.
-    fn take_early(&mut self, into: &mut [u8]) -> usize {
-        let early = self.input.len().min(into.len());
-        into[..early].copy_from_slice(&self.input[..early]);
-        self.input.advance(early);
-        self.arrived.add(early as u64);
-        early
-    }
-
-    /// Passes over bytes that nobody wants.
-    pub(super) async fn skip(&mut self, mut count: u64) -> Result<(), FetchError> {
-        let mut nowhere = [0; V2_INPUT];
-        while count > 0 {
-            let part = usize::try_from(count).unwrap_or(V2_INPUT).min(V2_INPUT);
-            self.take(&mut nowhere[..part]).await?;
-            self.arrived.take_back(part as u64);
-            count -= part as u64;
-        }
-        Ok(())
-    }
-
     /// Checks a block that has arrived; `false` if it is damaged.
     pub(super) fn check(&mut self, request: RequestId, hash: BlockHash) -> Result<bool, FetchError> {
         use crate::tree::ProofError;
@@ -433,26 +313,6 @@ impl Link {
 
     fn silent(&self) -> FetchError {
         FetchError::Silent { peer: self.peer, when: self.arrived.shown(), after: self.patience.timeout }
-    }
-}
-
-/// When the next thing has to have come.
-struct Until {
-    deadline: Instant,
-    patience: Patience,
-    /// However often the server says that it is still at it.
-    at_last: Instant,
-}
-
-impl Until {
-    fn new(patience: Patience) -> Self {
-        let now = Instant::now();
-        Self { deadline: now + patience.timeout, patience, at_last: now + patience.wait_max }
-    }
-
-    /// The server says that it is still at it.
-    fn waits(&mut self) {
-        self.deadline = (Instant::now() + self.patience.timeout).min(self.at_last.max(self.deadline));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Requests that go out while answers are waited for: all of them do, however full the socket is.
 
+use std::time::Duration;
+
 use super::*;
 use crate::client::stream::pair;
 
