@@ -106,7 +106,7 @@ fn show(
     ));
     say("It is shown this once. Keep it where only its holder can read it; only a hash of it is kept here.");
     say(
-        "A client takes it from ONEPORT_KEY, --key-file or --ask-key, and shows it over TLS only, to a server that it knows:",
+        "A client takes it from ONEPORT_KEY, --key-file or --ask-key, and shows it over TLS to a server that it knows, or on its own machine:",
     );
     match (address, pin) {
         (Some(address), Some(_)) => say(&format!("    client ls -s '{}'", address.shown())),
