@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -149,12 +149,15 @@ impl Work {
 
 /// A piece of work that was done for a request.
 enum Done {
-    Opened(RequestId, Permit, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>),
-    Read(Opening, Vec<u8>, Result<Reading, ServiceError>),
+    Opened(RequestId, Permit, Option<(TransferId, u64)>, Result<Arc<Version>, ServiceError>, Turn),
+    Read(Opening, Vec<u8>, Result<Reading, ServiceError>, Turn),
     Rooted(RequestId, Result<Arc<Tree>, HashError>),
     Valued(RequestId, u64, Result<Value, HashError>),
     Listed(RequestId, Result<Stretch, ListingError>),
 }
+
+/// A turn to open a file, held until what came of it has been received or is gone.
+type Turn = Option<Arc<OwnedSemaphorePermit>>;
 
 type Running = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -167,7 +170,8 @@ struct Connection<'a> {
     works: HashMap<RequestId, Slot>,
     running: JoinSet<Done>,
     /// Turns to take a thread for opening a file. A request that is cancelled ends at once, its thread does
-    /// not: without turns, whoever asks and cancels again and again would have all threads.
+    /// not, and what it opened is closed only when that is noticed: without turns, whoever asks and cancels
+    /// again and again would have all threads and descriptors.
     openings: Arc<Semaphore>,
     input: BytesMut,
     /// Room for what comes in next.
@@ -376,10 +380,10 @@ impl Connection<'_> {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Opened(request, permit, transfer, opened) => {
+            Done::Opened(request, permit, transfer, opened, _turn) => {
                 self.opened(request, &permit, transfer, opened);
             }
-            Done::Read(opening, bytes, read) => self.read_beside(opening, &bytes, read),
+            Done::Read(opening, bytes, read, _turn) => self.read_beside(opening, &bytes, read),
             Done::Rooted(request, Ok(tree)) => {
                 self.proven(request, &tree);
                 self.responder.rooted(request, tree, Instant::now().into_std());

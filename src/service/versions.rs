@@ -108,7 +108,7 @@ impl Service {
         permit: &Permit,
         wanted: Option<Token>,
         opened: Option<StoredFile>,
-        turn: Option<OwnedSemaphorePermit>,
+        turn: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Result<Arc<Version>, ServiceError> {
         let (versions, name) = (&self.inner.versions, permit.name());
         if let Some(version) = wanted.and_then(|token| versions.still_open(name, token)) {

@@ -245,10 +245,14 @@ fn files_whose_opening_is_cancelled_again_and_again_are_not_opened_in_heaps() {
         most = most.max(rest.server.descriptors());
     }
     drop(asker);
-    // Those that are being opened, those that wait for it, those that were given up just now, and those that are
-    // held for further requests.
-    let due =
-        rest.descriptors + CATALOG_DESCRIPTORS + 3 * AT_ONCE as usize + oneport::limits::V2_HELD_MAX + 2;
+    // Those that have a turn, also if they were given up; those that are open for requests; and those that are
+    // held for further ones.
+    let due = rest.descriptors
+        + CATALOG_DESCRIPTORS
+        + oneport::limits::V2_OPENING_MAX
+        + AT_ONCE as usize
+        + oneport::limits::V2_HELD_MAX
+        + 2;
     println!("{most} descriptors, {due} would be due");
     assert!(most <= due, "{most} descriptors instead of {due}");
     rest.assert_back();

@@ -40,16 +40,15 @@ impl Connection<'_> {
                 let (request, service) = (opening.request, service.clone());
                 let (turns, permit) = (Arc::clone(&self.openings), opening.permit.clone());
                 let handle = self.running.spawn(async move {
-                    let turn = turns.acquire_owned().await;
+                    let turn = turns.acquire_owned().await.ok().map(Arc::new);
                     let reading = tokio::task::spawn_blocking(move || {
-                        let _turn = turn;
                         let mut bytes = Vec::new();
                         let read = service.read_cold(&opening.permit, most, &mut bytes);
-                        Done::Read(opening, bytes, read)
+                        Done::Read(opening, bytes, read, turn)
                     });
                     reading.await.unwrap_or_else(|aborted| {
                         let error = ServiceError::Unavailable(aborted.to_string());
-                        Done::Opened(request, permit, None, Err(error))
+                        Done::Opened(request, permit, None, Err(error), None)
                     })
                 });
                 self.works.insert(request, Slot { running: vec![handle], ..Slot::default() });
@@ -74,12 +73,19 @@ impl Connection<'_> {
         let Opening { request, permit, token, transfer, .. } = opening;
         self.works.insert(request, Slot::default());
         let (service, turns) = (self.context.service.clone(), Arc::clone(&self.openings));
+        // Whoever has to wait for a turn waits with nothing open.
+        let (turn, file) =
+            Arc::clone(&turns).try_acquire_owned().map_or((None, None), |turn| (Some(turn), file));
         self.start(
             request,
             Box::pin(async move {
-                let turn = turns.acquire_owned().await.ok();
-                let opened = service.open_version(&permit, token, file, turn).await;
-                Done::Opened(request, permit, transfer, opened)
+                let turn = match turn {
+                    Some(turn) => Some(turn),
+                    None => turns.acquire_owned().await.ok(),
+                };
+                let turn = turn.map(Arc::new);
+                let opened = service.open_version(&permit, token, file, turn.clone()).await;
+                Done::Opened(request, permit, transfer, opened, turn)
             }),
         );
     }
