@@ -106,11 +106,18 @@ pub enum Verb {
     Get,
     /// What is in this folder?
     List,
+    /// Store this file, or make this folder. To replace a file takes no more.
+    Put,
+    /// Remove this file or folder.
+    Remove,
+    /// Take this name away from what has it: the new name takes [`Self::Put`] besides.
+    Move,
 }
 
 impl Verb {
     /// All verbs.
-    pub const ALL: [Self; 4] = [Self::Ping, Self::Stat, Self::Get, Self::List];
+    pub const ALL: [Self; 7] =
+        [Self::Ping, Self::Stat, Self::Get, Self::List, Self::Put, Self::Remove, Self::Move];
 
     /// What the log calls it.
     #[must_use]
@@ -120,6 +127,9 @@ impl Verb {
             Self::Stat => "stat",
             Self::Get => "get",
             Self::List => "list",
+            Self::Put => "put",
+            Self::Remove => "remove",
+            Self::Move => "move",
         }
     }
 
@@ -129,6 +139,8 @@ impl Verb {
         match self {
             Self::Ping => None,
             Self::Stat | Self::Get | Self::List => Some(Right::Read),
+            Self::Put => Some(Right::Write),
+            Self::Remove | Self::Move => Some(Right::Delete),
         }
     }
 }

@@ -21,6 +21,7 @@ mod home;
 pub mod journal;
 mod log;
 mod part;
+mod place;
 mod sparse;
 
 pub(crate) use beside::make_room;
@@ -29,6 +30,7 @@ pub use folder::{Attributes, LargePlace, StagedFolder, Standing};
 pub use home::Home;
 pub use journal::Source;
 pub use part::{Kept, Part, Watch};
+pub use place::Place;
 
 /// What happens to a target that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::fileops;
 use crate::limits::WARM_CHUNK;
 use crate::listing::{Selection, Stretch};
 use crate::names::FileName;
+use crate::staged::Place;
 
 pub mod local;
 mod trail;
@@ -54,6 +55,34 @@ pub trait Storage: Send + Sync + 'static {
         cursor: &[u8],
     ) -> Result<Stretch, ListError>;
 
+    /// The place where a file of this name is staged and gets its name: its folder, open, and missing ones made.
+    /// Whatever becomes of the folder's name afterwards, the place stays where it was.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    fn place(&self, name: &FileName) -> Result<Place, ChangeError>;
+
+    /// Makes a folder, and missing ones above it; one that is there is fine.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    fn make_folder(&self, name: &FileName) -> Result<(), ChangeError>;
+
+    /// Removes a regular file, a symbolic link as such, or an empty folder; with `recursive` a folder with all that
+    /// is in it. When this returns, that is on the disk. What the store hides is neither removed nor gone
+    /// through.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; a folder may be half removed then.
+    fn remove(&self, name: &FileName, recursive: bool) -> Result<Removed, ChangeError>;
+
+    /// Gives a file or a folder another name, in one step, and makes missing folders above the new one. Only
+    /// a file is replaced, by a file, and only if `replace` says so. When this returns, that is on the disk.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError>;
+
     /// Names of regular files of at least `size` bytes, at most `count` of them.
     ///
     /// # Errors
@@ -74,6 +103,38 @@ pub enum OpenError {
     /// It cannot be told now; it may well work later.
     #[error("cannot be opened now: {0}")]
     Unavailable(#[source] io::Error),
+}
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Files and links.
+    pub files: u64,
+    /// Folders.
+    pub folders: u64,
+    /// Bytes of the files.
+    pub bytes: u64,
+}
+
+/// Why something could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// It, or its folder, could not be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Something has the name already and is not to be replaced, or cannot be.
+    #[error("there is something of this name already")]
+    Exists,
+    /// A folder has something in it.
+    #[error("the folder is not empty")]
+    NotEmpty,
+    /// The disk, or what may be used of it, is full.
+    #[error("there is no space left")]
+    NoSpace,
+    /// The disk refuses.
+    #[error("{}", crate::error::in_words(.0))]
+    Io(#[source] io::Error),
 }
 
 /// Why a folder could not be listed.

@@ -13,13 +13,17 @@ use super::WireError;
 use crate::error::{Code, EXIT_INTERRUPTED};
 
 mod client_frame;
+mod either;
 mod hello;
 mod list;
+mod put;
 mod server_frame;
 
 pub use client_frame::{ByteRange, ClientFrame, Get, RangeError, Stat};
+pub use either::Frame;
 pub use hello::{Fields, Hello, HelloError, WELCOME_MAX, Welcome};
 pub use list::{Entries, List};
+pub use put::{Form, Move, Put, Remove};
 pub use server_frame::{File, ServerFrame, Values, put_data_head};
 
 /// Number of a request; 0 stands for the connection itself.

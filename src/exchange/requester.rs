@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{
-    ClientFrame, Entries, ErrorCode, File, Get, List, RequestId, SERVER_FRAME_MAX, ServerFrame, Stat, Values,
-    Welcome,
+    ClientFrame, Entries, ErrorCode, File, Get, List, Move, Put, Remove, RequestId, SERVER_FRAME_MAX,
+    ServerFrame, Stat, Values, Welcome,
 };
 use crate::limits::V2_WINDOW;
 
@@ -85,6 +85,8 @@ enum Due {
     Get(Get),
     Arriving(Box<Arriving>),
     Listing(Listing),
+    /// Something is being changed: END says that it is done.
+    Change,
     /// Not wanted any more; what still comes is passed over: at most so many bytes of data.
     Cancelled(u64),
 }
@@ -113,6 +115,12 @@ impl Requester {
         Self { last: 0, is_welcome: false, requests: BTreeMap::new() }
     }
 
+    /// A server that asks its client for what that has offered: hello and welcome are behind them.
+    #[must_use]
+    pub fn of_offers() -> Self {
+        Self { is_welcome: true, ..Self::new() }
+    }
+
     /// Asks what a file is; the frame is to be sent.
     pub fn stat(&mut self, stat: Stat) -> ClientFrame {
         let request = self.begin(Due::Stat);
@@ -129,6 +137,22 @@ impl Requester {
     pub fn list(&mut self, list: List) -> ClientFrame {
         let request = self.begin(Due::Listing(Listing::new(&list)));
         ClientFrame::List(request, list)
+    }
+
+    /// Offers a file; the frame is to be sent. END says that it is stored, and under which root; without one,
+    /// that the very same was there.
+    pub fn put(&mut self, put: Put) -> ClientFrame {
+        ClientFrame::Put(self.begin(Due::Change), put)
+    }
+
+    /// Removes something; the frame is to be sent. END says that it is gone.
+    pub fn remove(&mut self, remove: Remove) -> ClientFrame {
+        ClientFrame::Remove(self.begin(Due::Change), remove)
+    }
+
+    /// Gives something another name; the frame is to be sent. END says that it has it.
+    pub fn rename(&mut self, names: Move) -> ClientFrame {
+        ClientFrame::Move(self.begin(Due::Change), names)
     }
 
     /// Gives a request up; the frame is to be sent, if there is one.
@@ -224,7 +248,9 @@ impl Requester {
                 *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
-            Due::Listing(_) => return Err(WireError::Order("a file is described in a listing")),
+            Due::Listing(_) | Due::Change => {
+                return Err(WireError::Order("a file is described that was not asked for"));
+            }
             Due::Cancelled(_) => return Ok(Heard::Nothing),
         }
         Ok(Heard::File(request, file))
@@ -312,6 +338,7 @@ impl Requester {
             }
             Due::Listing(_) if root.is_some() => Err(WireError::Order("a listing ends with a root")),
             Due::Listing(_) => Ok(Heard::End { request, root: None, values: Vec::new() }),
+            Due::Change => Ok(Heard::End { request, root, values: Vec::new() }),
             Due::Cancelled(_) => Ok(Heard::Nothing),
             Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
         }

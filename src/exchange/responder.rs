@@ -168,6 +168,25 @@ impl Responder {
         }
     }
 
+    /// A client that tells its server what that asks for of files that were offered: hello and welcome are behind
+    /// them.
+    #[must_use]
+    pub fn of_offers() -> Self {
+        Self { frames: BytesMut::new(), ..Self::default() }
+    }
+
+    /// Takes the number of a request that is served elsewhere.
+    ///
+    /// # Errors
+    /// If it is not greater than all before it.
+    pub fn claim(&mut self, request: RequestId) -> Result<(), WireError> {
+        if request <= self.last {
+            return Err(WireError::Order("the number of a request is not greater than all before it"));
+        }
+        self.last = request;
+        Ok(())
+    }
+
     /// From now on a frame of data has at most so many bytes: on a slow line, others would have to wait for
     /// longer ones.
     pub fn limit_data(&mut self, max: u64) {
@@ -215,6 +234,11 @@ impl Responder {
             }
             // Who asks is not for this module to know: keys are taken out before.
             ClientFrame::Auth(_) | ClientFrame::Unknown => Ok(()),
+            // Nor does it know how anything is changed.
+            ClientFrame::Put(..)
+            | ClientFrame::Remove(..)
+            | ClientFrame::Move(..)
+            | ClientFrame::Bytes { .. } => Err(WireError::Order("nothing can be changed here")),
         }
     }
 

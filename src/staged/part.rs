@@ -19,7 +19,7 @@ use super::beside::{self, failed, folder_of, shown};
 use super::home::Home;
 use super::journal::{Entry, Header, Source, TOKEN_LEN};
 use super::log::Log;
-use super::{StageError, sparse};
+use super::{Place, StageError, sparse};
 use crate::fileops;
 use crate::limits::BLOCKS_MAX;
 use crate::tree::{BlockSet, HASH_LEN, block_count, block_span};
@@ -111,14 +111,32 @@ impl Part {
         Self::open_since(target, sync, None, watch)
     }
 
+    /// As [`Self::open`], for a place that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(place: Place, sync: bool, watch: &mut Watch<'_>) -> Result<Self, StageError> {
+        Self::open_in(place, sync, None, watch)
+    }
+
     fn open_since(
         target: &Path,
         sync: bool,
         since: Option<[u8; TOKEN_LEN]>,
         watch: &mut Watch<'_>,
     ) -> Result<Self, StageError> {
+        Self::open_in(Place::at(target)?, sync, since, watch)
+    }
+
+    fn open_in(
+        place: Place,
+        sync: bool,
+        since: Option<[u8; TOKEN_LEN]>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Self, StageError> {
+        let Place { target, made } = place;
+        let target = target.as_path();
         let folder = folder_of(target);
-        let made = fileops::create_folders(folder).map_err(failed("create the folder", folder))?;
         let (file, path) = beside::open_staged(target, folder).inspect_err(|_| {
             fileops::remove_folders(&made);
         })?;

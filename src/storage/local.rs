@@ -20,11 +20,13 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, s
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::{ListError, OpenError, Storage, StoredFile, Trail};
+use super::{ChangeError, ListError, OpenError, Removed, Storage, StoredFile, Trail};
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
 use crate::listing::{Selection, Stretch};
 use crate::names::{self, FileName};
+use crate::staged::Place as StagePlace;
 
+mod change;
 mod listing;
 mod survey;
 
@@ -164,6 +166,22 @@ impl Storage for LocalDisk {
         cursor: &[u8],
     ) -> Result<Stretch, ListError> {
         listing::list(self, folder, selection, cursor)
+    }
+
+    fn place(&self, name: &FileName) -> Result<StagePlace, ChangeError> {
+        change::place(self, name)
+    }
+
+    fn make_folder(&self, name: &FileName) -> Result<(), ChangeError> {
+        change::make_folder(self, name)
+    }
+
+    fn remove(&self, name: &FileName, recursive: bool) -> Result<Removed, ChangeError> {
+        change::remove(self, name, recursive)
+    }
+
+    fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError> {
+        change::rename(self, from, to, replace)
     }
 
     fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>> {

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::put::{Move, Put, Remove};
+use super::server_frame::{decode_data_head, put_head_of};
 use super::{
-    Body, CLIENT_FRAME_MAX, List, OPTIONAL_KIND, RANGES_MAX, RawFrame, RequestId, Token, TransferId,
-    WINDOW_MAX, put_frame, take_frame,
+    Body, CLIENT_FRAME_MAX, DATA_FRAME_MAX, List, OPTIONAL_KIND, RANGES_MAX, RawFrame, RequestId, Token,
+    TransferId, WINDOW_MAX, peek_head, put_frame, take_frame,
 };
 use crate::codec::WireError;
 use crate::limits::NAME_MAX;
@@ -20,6 +22,10 @@ const CANCEL: u8 = 0x04;
 const PING: u8 = 0x05;
 const LIST: u8 = 0x06;
 const AUTH: u8 = 0x07;
+const PUT: u8 = 0x08;
+const REMOVE: u8 = 0x09;
+const MOVE: u8 = 0x0a;
+const BYTES: u8 = 0x0b;
 
 const STAT_ROOT: u8 = 1;
 const GET_PROVEN: u8 = 1;
@@ -43,6 +49,22 @@ pub enum ClientFrame {
     List(RequestId, List),
     /// This is my key: what follows is asked by its holder.
     Auth(Result<ApiKey, TokenError>),
+    /// Here is a file: fetch it and store it under this name.
+    Put(RequestId, Put),
+    /// Remove this file or folder.
+    Remove(RequestId, Remove),
+    /// Give this file or folder another name.
+    Move(RequestId, Move),
+    /// The head of BYTES: `len` bytes of a file that was put as a whole follow, which the decoder leaves where
+    /// they are.
+    Bytes {
+        /// The request of the PUT.
+        request: RequestId,
+        /// Where they lie in the file.
+        offset: u64,
+        /// How many there are, at least 1 and at most [`DATA_MAX`](super::DATA_MAX).
+        len: u64,
+    },
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -131,7 +153,14 @@ impl ClientFrame {
     /// # Errors
     /// [`WireError`] if the client violates the protocol.
     pub fn decode(src: &mut BytesMut) -> Result<Option<Self>, WireError> {
-        take_frame(src, CLIENT_FRAME_MAX)?.map(Self::parse).transpose()
+        match peek_head(src, DATA_FRAME_MAX)? {
+            None => Ok(None),
+            Some((BYTES, request, len)) => {
+                let head = decode_data_head(src, len)?;
+                Ok(head.map(|(offset, len)| Self::Bytes { request, offset, len }))
+            }
+            Some(_) => take_frame(src, CLIENT_FRAME_MAX)?.map(Self::parse).transpose(),
+        }
     }
 
     /// Reads a frame that comes without its length field.
@@ -162,12 +191,15 @@ impl ClientFrame {
                 0 => Ok(Self::Auth(ApiKey::parse(&body.0))),
                 _ => Err(WireError::Frame("a key is not for one request but for the connection")),
             },
+            PUT => Ok(Self::Put(request, Put::parse(&mut body)?)),
+            REMOVE => Ok(Self::Remove(request, Remove::parse(&mut body)?)),
+            MOVE => Ok(Self::Move(request, Move::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
     }
 
-    /// Appends the frame to `dst`.
+    /// Appends the frame to `dst`; of BYTES only its head.
     ///
     /// # Errors
     /// If a name or a count is larger than the protocol allows.
@@ -195,6 +227,19 @@ impl ClientFrame {
                 put_frame(LIST, *request, dst, |dst| list.put(dst));
             }
             Self::Auth(Ok(key)) => put_frame(AUTH, 0, dst, |dst| dst.put_slice(key.expose().as_bytes())),
+            Self::Put(request, put) => {
+                put.check()?;
+                put_frame(PUT, *request, dst, |dst| put.put(dst));
+            }
+            Self::Remove(request, remove) => {
+                check_name(&remove.name)?;
+                put_frame(REMOVE, *request, dst, |dst| remove.put(dst));
+            }
+            Self::Move(request, moved) => {
+                moved.check()?;
+                put_frame(MOVE, *request, dst, |dst| moved.put(dst));
+            }
+            Self::Bytes { request, offset, len } => put_head_of(BYTES, *request, *offset, *len, dst),
             Self::Auth(Err(_)) => return Err(WireError::Frame("what is to be sent as a key is none")),
             Self::Unknown => {}
         }

@@ -28,6 +28,11 @@ const NANOS_PER_SECOND: u32 = 1_000_000_000;
 /// The permission bits of a mode.
 pub(super) const MODE_BITS: u32 = 0o777;
 
+/// Whether a frame of this kind tells something, and asks for nothing.
+pub(super) fn is_told(kind: u8) -> bool {
+    (WELCOME..=ENTRIES).contains(&kind)
+}
+
 /// A frame of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -93,7 +98,10 @@ impl ServerFrame {
     pub fn decode(src: &mut BytesMut) -> Result<Option<Self>, WireError> {
         match peek_head(src, DATA_FRAME_MAX)? {
             None => Ok(None),
-            Some((DATA, request, len)) => decode_data_head(src, request, len),
+            Some((DATA, request, len)) => {
+                let head = decode_data_head(src, len)?;
+                Ok(head.map(|(offset, len)| Self::Data { request, offset, len }))
+            }
             Some(_) => take_frame(src, SERVER_FRAME_MAX)?.map(Self::parse).transpose(),
         }
     }
@@ -141,20 +149,23 @@ impl ServerFrame {
 
 /// Appends the head of a DATA frame for `len` bytes, which are to follow.
 pub fn put_data_head(request: RequestId, offset: u64, len: u64, dst: &mut BytesMut) {
+    put_head_of(DATA, request, offset, len, dst);
+}
+
+/// Appends the head of a frame of this kind for `len` bytes of a file, which are to follow.
+pub(super) fn put_head_of(kind: u8, request: RequestId, offset: u64, len: u64, dst: &mut BytesMut) {
     // At most DATA_MAX, which the sender keeps to; a longer one would be refused by any receiver.
     let length = u32::try_from(len).unwrap_or(u32::MAX).saturating_add(13);
     dst.reserve(DATA_HEAD_LEN);
     dst.put_u32(length);
-    dst.put_u8(DATA);
+    dst.put_u8(kind);
     dst.put_u32(request);
     dst.put_u64(offset);
 }
 
-fn decode_data_head(
-    src: &mut BytesMut,
-    request: RequestId,
-    len: usize,
-) -> Result<Option<ServerFrame>, WireError> {
+/// Takes the head of a frame of data off the beginning of `src`: where its bytes lie in the file, and how many
+/// there are; `None` while it is not there.
+pub(super) fn decode_data_head(src: &mut BytesMut, len: usize) -> Result<Option<(u64, u64)>, WireError> {
     let Some(len) = len.checked_sub(HEAD_LEN + OFFSET_LEN).filter(|&len| len > 0) else {
         return Err(WireError::Frame("a data frame holds no data"));
     };
@@ -164,10 +175,10 @@ fn decode_data_head(
     let mut head = Body(src.split_to(DATA_HEAD_LEN).freeze().split_off(LENGTH_LEN + HEAD_LEN));
     let (offset, len) = (head.u64()?, len as u64);
     debug_assert!(len <= DATA_MAX);
-    Ok(Some(ServerFrame::Data { request, offset, len }))
+    Ok(Some((offset, len)))
 }
 
-fn file(body: &mut Body) -> Result<File, WireError> {
+pub(super) fn file(body: &mut Body) -> Result<File, WireError> {
     let size = body.u64()?;
     if block_count(size) > BLOCKS_MAX {
         return Err(WireError::Size(size));
@@ -188,7 +199,7 @@ pub(super) fn nanoseconds(body: &mut Body) -> Result<u32, WireError> {
     }
 }
 
-fn put_file(file: &File, dst: &mut BytesMut) {
+pub(super) fn put_file(file: &File, dst: &mut BytesMut) {
     dst.put_u64(file.size);
     dst.put_i64(file.modified.0);
     dst.put_u32(file.modified.1);

@@ -21,10 +21,7 @@ impl Responder {
         token: Option<Token>,
         now: Instant,
     ) -> Result<(), WireError> {
-        if request <= self.last {
-            return Err(WireError::Order("the number of a request is not greater than all before it"));
-        }
-        self.last = request;
+        self.claim(request)?;
         if self.in_flight() >= usize::try_from(V2_REQUESTS_MAX).unwrap_or(usize::MAX) {
             self.say(request, Code::Limit.into(), "too many requests are in flight");
             return Ok(());
