@@ -27,6 +27,7 @@ mod memory;
 mod registry;
 pub(crate) mod small;
 pub(crate) mod transfer;
+pub(crate) mod uploads;
 pub(crate) mod versions;
 
 pub use access::Access;

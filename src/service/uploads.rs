@@ -1,0 +1,95 @@
+//! Files that come in: who may store what, one writer for each name, and what "stored" means.
+//!
+//! An edge offers what a client puts, and gives blocks; nothing here knows frames. Whatever is answered with
+//! [`Stored`] is on the disk under its name, and survives a power cut.
+
+use crate::error::Code;
+use crate::staged::StageError;
+use crate::storage::{ChangeError, OpenError};
+use crate::tree::Root;
+
+/// What came of a file that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    /// It is stored, with this root.
+    New(Root),
+    /// A file of the same size and time is there already; nothing was done.
+    Same,
+}
+
+/// Why a file was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UploadError {
+    /// Something else has the name and is not to be replaced.
+    #[error("there is something of this name already, and it is not replaced")]
+    Exists,
+    /// Another upload of this name is under way.
+    #[error("another client is uploading a file of this name at this moment")]
+    Busy,
+    /// A later attempt at the same upload goes on elsewhere.
+    #[error("another connection goes on with this upload")]
+    Superseded,
+    /// It is larger than this server takes.
+    #[error("it has {size} bytes, and this server takes at most {max}")]
+    TooLarge {
+        /// Its size in bytes.
+        size: u64,
+        /// The largest size in bytes.
+        max: u64,
+    },
+    /// It does not fit into what the key may use.
+    #[error("it needs {needed} bytes, and the key has {left} left of its quota")]
+    Quota {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        left: u64,
+    },
+    /// The bytes that came are not those that were announced.
+    #[error("what arrived is not what was announced")]
+    Damaged,
+    /// It changed on the client while it was being fetched.
+    #[error("the file changed while it was being sent")]
+    SourceChanged,
+    /// Its place cannot be had.
+    #[error(transparent)]
+    Place(#[from] ChangeError),
+    /// It could not be staged or committed.
+    #[error(transparent)]
+    Stage(#[from] StageError),
+    /// What the server has to remember of it cannot be written down.
+    #[error("the catalog cannot be written: {0}")]
+    Catalog(String),
+}
+
+impl UploadError {
+    /// The kind of failure, as the peer is told it.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Exists | Self::Busy | Self::Superseded | Self::Place(ChangeError::Exists) => Code::Exists,
+            Self::TooLarge { .. } | Self::Quota { .. } => Code::Limit,
+            Self::Damaged => Code::Checksum,
+            Self::SourceChanged => Code::SourceChanged,
+            Self::Place(ChangeError::NoSpace) => Code::NoSpace,
+            Self::Place(ChangeError::Open(OpenError::NotFound)) => Code::NotFound,
+            Self::Place(ChangeError::Open(OpenError::Refused(_))) => Code::NotAllowed,
+            Self::Place(ChangeError::NotEmpty) => Code::Exists,
+            Self::Place(_) | Self::Catalog(_) => Code::LocalIo,
+            Self::Stage(StageError::Busy(_)) => Code::Exists,
+            Self::Stage(error) => error.code(),
+        }
+    }
+
+    /// What the peer is told: nothing of where the server has its files.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Stage(StageError::Busy(_)) => Self::Busy.to_string(),
+            Self::Stage(_) if self.code() == Code::NoSpace => ChangeError::NoSpace.to_string(),
+            Self::Stage(StageError::Exists(_) | StageError::NotAFile(_)) => Self::Exists.to_string(),
+            Self::Place(ChangeError::Io(_)) | Self::Stage(_) | Self::Catalog(_) => {
+                "the server cannot store it now".to_owned()
+            }
+            other => other.to_string(),
+        }
+    }
+}
