@@ -108,6 +108,101 @@ fn a_key_is_shown_as_specified_at_every_split() {
     assert!(ClientFrame::decode(&mut other_number).is_err(), "a key is not for one request");
 }
 
+/// Decodes client frames and takes the bytes behind each head.
+fn with_bytes(buffer: &mut BytesMut) -> Result<Option<(Frame, Bytes)>, WireError> {
+    let mut ahead = buffer.clone();
+    let Some(frame) = Frame::decode(&mut ahead)? else { return Ok(None) };
+    let len = match frame {
+        Frame::Asks(ClientFrame::Bytes { len, .. }) => usize::try_from(len).unwrap(),
+        _ => 0,
+    };
+    if ahead.len() < len {
+        return Ok(None);
+    }
+    let bytes = ahead.split_to(len).freeze();
+    *buffer = ahead;
+    Ok(Some((frame, bytes)))
+}
+
+fn put(form: Form) -> Put {
+    let root = Some(Root::of(b"hello"));
+    let file = File { size: 5, modified: (1_700_000_000, 0), mode: 0o644, token: bytes(0x11), root };
+    let (name, transfer) = ("x".into(), bytes(0x01));
+    Put { replace: true, unless_same: false, form, name, transfer, attempt: 1, file }
+}
+
+#[test]
+fn what_is_stored_removed_and_moved_is_as_specified_at_every_split() {
+    let frames = [
+        (ClientFrame::Put(1, put(Form::Whole)), Bytes::new()),
+        (ClientFrame::Bytes { request: 1, offset: 0, len: 5 }, "hello".into()),
+    ];
+    let mut wire = BytesMut::new();
+    for (frame, bytes) in &frames {
+        frame.encode(&mut wire).unwrap();
+        wire.extend_from_slice(bytes);
+    }
+    assert_eq!(wire, vector("put"), "{wire:02x?}");
+    at_every_split(&wire, with_bytes, &frames.map(|(frame, bytes)| (Frame::Asks(frame), bytes)));
+
+    let changes = [
+        ClientFrame::Remove(2, Remove { recursive: true, name: "x".into() }),
+        ClientFrame::Move(3, Move { replace: false, from: "x".into(), to: "y".into() }),
+    ];
+    let mut wire = BytesMut::new();
+    changes.iter().for_each(|frame| frame.encode(&mut wire).unwrap());
+    assert_eq!(wire, vector("changes"), "{wire:02x?}");
+    at_every_split(&wire, ClientFrame::decode, &changes);
+}
+
+#[test]
+fn what_is_offered_contradicts_itself_nowhere() {
+    let offered = |change: &dyn Fn(&mut Put)| {
+        let mut put = put(Form::Asked);
+        change(&mut put);
+        let mut wire = BytesMut::new();
+        // Past the encoder, which would refuse it: put together by hand.
+        super::put_frame(0x08, 1, &mut wire, |dst| put.put(dst));
+        ClientFrame::decode(&mut wire)
+    };
+    assert!(offered(&|_| {}).is_ok());
+    assert!(offered(&|put| put.file.size = 1 << 40).is_ok());
+    for (what, change) in [
+        (
+            "larger than a block",
+            (&|put: &mut Put| (put.form, put.file.size) = (Form::Whole, DATA_MAX + 1)) as &dyn Fn(&mut Put),
+        ),
+        ("no root", &|put| (put.form, put.file.root) = (Form::Whole, None)),
+        ("a folder with bytes", &|put| put.form = Form::Folder),
+        ("no identity", &|put| put.file.token = [0; 16]),
+        ("too many blocks", &|put| put.file.size = u64::MAX),
+        ("a long name", &|put| put.name = vec![b'x'; 5000].into()),
+    ] {
+        assert!(offered(change).is_err(), "{what}");
+    }
+    let mut both = client(&ClientFrame::Put(1, put(Form::Whole)));
+    both[9] |= 8;
+    assert!(ClientFrame::decode(&mut both).is_err(), "whole, and a folder");
+}
+
+#[test]
+fn each_frame_is_of_the_side_that_its_kind_says() {
+    let mut wire = client(&ClientFrame::Ping(1, [7; 8]));
+    ServerFrame::Pong(1, [7; 8]).encode(&mut wire);
+    ServerFrame::Data { request: 2, offset: 0, len: 1 }.encode(&mut wire);
+    let frames = [
+        Frame::Asks(ClientFrame::Ping(1, [7; 8])),
+        Frame::Tells(ServerFrame::Pong(1, [7; 8])),
+        Frame::Tells(ServerFrame::Data { request: 2, offset: 0, len: 1 }),
+    ];
+    at_every_split(&wire, Frame::decode, &frames);
+    let mut unknown = BytesMut::new();
+    super::put_frame(0x90, 3, &mut unknown, |_| {});
+    assert_eq!(Frame::decode(&mut unknown).unwrap(), Some(Frame::Asks(ClientFrame::Unknown)));
+    super::put_frame(0x4a, 3, &mut unknown, |_| {});
+    assert!(Frame::decode(&mut unknown).is_err());
+}
+
 #[test]
 fn an_answer_is_as_specified_at_every_split() {
     let root = Some(Root::of(b"hello"));
@@ -206,11 +301,17 @@ fn a_file_of_more_blocks_than_any_may_have_is_refused() {
 
 #[test]
 fn a_length_that_lies_is_refused_before_anything_is_reserved() {
-    for length in [0_u32, 4, 16_385, u32::MAX] {
+    for length in [0_u32, 4, 1_048_590, u32::MAX] {
         let mut wire = BytesMut::from(&length.to_be_bytes()[..]);
         assert!(
             matches!(ClientFrame::decode(&mut wire), Err(WireError::FrameLength(said)) if said == length)
         );
+        assert!(wire.capacity() <= 64);
+    }
+    // Only bytes of a file may be as long as that; of all others the head tells that they are not.
+    for kind in [0x01, 0x02, 0x08, 0x80] {
+        let mut wire = BytesMut::from(&[0, 0, 0x40, 1, kind, 0, 0, 0, 1][..]);
+        assert!(matches!(ClientFrame::decode(&mut wire), Err(WireError::FrameLength(16_385))), "{kind:02x}");
         assert!(wire.capacity() <= 64);
     }
     for length in [4_u32, 1_048_590, u32::MAX] {
