@@ -30,6 +30,7 @@ mod events;
 mod folder;
 mod known_hosts;
 mod pace;
+mod put;
 mod retry;
 mod secure;
 mod security;
@@ -47,10 +48,13 @@ pub use error::FetchError;
 pub use events::{Event, Observer};
 pub use folder::{Files, FolderFetched, Totals, fetch_folder};
 pub use known_hosts::{KnownHosts, KnownHostsError};
+pub use put::folder::{FolderPut, put_folder};
+pub use put::{Put, UploadSource, put};
 pub use retry::Backoff;
 pub use security::{Security, TlsMode};
 pub use target::Target;
 pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
+pub use v2::change::{remove, rename};
 pub use v2::listing::{Batch, Start, list};
 
 /// Which version of the protocol is spoken.

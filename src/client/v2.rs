@@ -18,6 +18,7 @@ use crate::staged::Part;
 
 mod answers;
 pub(super) mod ask;
+pub(super) mod change;
 mod crew;
 mod download;
 pub(super) mod link;
