@@ -1,8 +1,8 @@
-//! `client FILE [HOST [PORT]]`: fetches files from a oneport server, or from an original one.
+//! `client FILE [HOST [PORT]]`: fetches files from a oneport server, or from an original one, and stores them there.
 //!
 //! 1. Ctrl+C is caught before anything else; the command line becomes a checked [`args::Job`].
 //! 2. The log is opened if it can be; each file is fetched by [`oneport::client::fetch`], or asked about
-//!    ([`asking`]), or a folder is listed ([`ls`]).
+//!    ([`asking`]), or a folder is listed ([`ls`]); or files are stored, removed or moved ([`storing`]).
 //! 3. What happens is shown by a view and logged; the results go to standard output.
 
 use std::process::ExitCode;
@@ -30,6 +30,8 @@ mod json;
 mod ls;
 #[path = "client/plain.rs"]
 mod plain;
+#[path = "client/storing.rs"]
+mod storing;
 #[path = "client/total.rs"]
 mod total;
 #[path = "client/view.rs"]
@@ -114,6 +116,8 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
         match &job.task {
             Task::Get => fetch_all(job, stop).await,
             Task::GetFolders(folders) => Ok(folders::fetch_all(job, folders, stop).await),
+            Task::Put(uploads) => Ok(storing::put_all(job, uploads, stop).await),
+            Task::Remove { .. } | Task::Move { .. } => Ok(storing::change_all(job, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
             Task::Ls(ls) => Ok(ls::list_all(job, ls, stop).await),
             Task::Stat | Task::Verify => Ok(asking::ask_all(job, stop).await),

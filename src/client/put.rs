@@ -14,6 +14,7 @@ use super::{FetchError, Observer, Server, Settings};
 use crate::tree::Root;
 
 pub(super) mod folder;
+mod input;
 
 /// What is offered to a server.
 #[derive(Debug)]

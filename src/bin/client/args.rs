@@ -14,7 +14,7 @@ mod job;
 #[path = "args/security.rs"]
 mod security;
 
-pub(crate) use job::{File, Folder, Job, Ls, Task};
+pub(crate) use job::{File, Folder, Job, Local, Ls, Task, Upload};
 use security::SecurityArgs;
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
@@ -99,6 +99,69 @@ enum Command {
 
         #[command(flatten)]
         options: Options,
+    },
+
+    /// Store files on the server, or whole folders with -r
+    Put {
+        #[command(flatten)]
+        host: Host,
+
+        /// Local files (with -r, folders); - is standard input, which needs --name
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<OsString>,
+
+        /// The folder of the server to store them in [default: the top of all that is served]
+        #[arg(long, value_name = "DIR")]
+        to: Option<OsString>,
+
+        /// The name to store it under, where only one file or folder is stored [default: its own]
+        #[arg(long, value_name = "NAME")]
+        name: Option<OsString>,
+
+        #[command(flatten)]
+        chosen: Chosen,
+
+        #[command(flatten)]
+        moving: Moving,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Remove files from the server, or whole folders with -r
+    Rm {
+        #[command(flatten)]
+        host: Host,
+
+        /// Names of files or empty folders on the server, or oneport://HOST:PORT/NAME
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<OsString>,
+
+        /// Folders with all that is in them
+        #[arg(short, long)]
+        recursive: bool,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Give a file or a folder of the server another name
+    Mv {
+        #[command(flatten)]
+        host: Host,
+
+        /// Its name on the server, or oneport://HOST:PORT/NAME
+        from: OsString,
+
+        /// The new name, on the same server; missing folders are made
+        to: OsString,
+
+        /// Replace a file that has the new name
+        #[arg(long)]
+        replace: bool,
+
+        #[command(flatten)]
+        common: Common,
     },
 
     /// Show what the server says of files, and their checksums
@@ -216,13 +279,31 @@ struct Options {
     #[command(flatten)]
     chosen: Chosen,
 
-    /// What to do when the file exists [default: always; with -r and --files-from: different]
-    #[arg(long, value_enum, value_name = "WHEN")]
-    overwrite: Option<OverwriteArg>,
+    #[command(flatten)]
+    moving: Moving,
 
     /// Begin at nothing, even if a part of the file is here
     #[arg(long)]
     restart: bool,
+
+    /// Which version of the protocol to speak; auto is the newest that the server understands
+    #[arg(long, value_enum, value_name = "VERSION", default_value = "auto")]
+    protocol: ProtocolArg,
+
+    /// Do not wait until the file is safely on the disk
+    #[arg(long)]
+    no_sync: bool,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// How files are moved between two machines, in whichever direction.
+#[derive(Debug, Args)]
+struct Moving {
+    /// What to do when the file exists [default: always; with -r and --files-from: different]
+    #[arg(long, value_enum, value_name = "WHEN")]
+    overwrite: Option<OverwriteArg>,
 
     /// Connections at once for one large file
     #[arg(short = 'j', long, value_name = "N", default_value_t = V2_LINKS,
@@ -237,20 +318,9 @@ struct Options {
     #[arg(long, value_name = "CHECKSUM")]
     checksum: Option<Checksum>,
 
-    /// Which version of the protocol to speak; auto is the newest that the server understands
-    #[arg(long, value_enum, value_name = "VERSION", default_value = "auto")]
-    protocol: ProtocolArg,
-
     /// How to show progress; auto is a bar on a terminal and lines elsewhere
     #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
     progress: Progress,
-
-    /// Do not wait until the file is safely on the disk
-    #[arg(long)]
-    no_sync: bool,
-
-    #[command(flatten)]
-    common: Common,
 }
 
 /// What every command understands.
@@ -310,7 +380,7 @@ enum ProtocolArg {
 enum OverwriteArg {
     /// Keep it, and fail
     Never,
-    /// Replace it if it differs from the server's; with -r and --files-from: in size or time
+    /// Replace it if it differs: of a single file that is fetched in any byte, else in size or time
     Different,
     /// Replace it
     Always,
@@ -355,7 +425,10 @@ pub(crate) fn command() -> clap::Command {
         .override_usage(
             "client [OPTIONS] <FILE> [HOST [PORT]]\n       client get|stat|verify [-s HOST[:PORT]] [OPTIONS] <NAME>...\n       \
              client get -r [-s HOST[:PORT]] [OPTIONS] <FOLDER>...\n       \
+             client put [-r] [-s HOST[:PORT]] [OPTIONS] <FILE>... [--to DIR]\n       \
              client ls [-s HOST[:PORT]] [OPTIONS] [NAME]...\n       \
+             client rm [-r] [-s HOST[:PORT]] <NAME>...\n       \
+             client mv [-s HOST[:PORT]] <FROM> <TO>\n       \
              client ping [-s HOST[:PORT]]",
         )
         .after_help(exit_statuses())
@@ -374,6 +447,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
             job::get_listed(host, &list, options, patterns)
         }
         Some(Command::Get { host, names, options, .. }) => job::get(Files { host, names }, options, patterns),
+        Some(Command::Put { host, files, to, name, chosen, moving, common }) => {
+            let named = job::Named { to, name };
+            job::put(host, &files, &named, &chosen, patterns, moving, common)
+        }
+        Some(Command::Rm { host, names, recursive, common }) => job::rm(host, names, recursive, common),
+        Some(Command::Mv { host, from, to, replace, common }) => job::mv(host, &from, &to, replace, common),
         Some(Command::Stat { files, common }) => job::stat(files, common),
         Some(Command::Verify { files, place, common }) => job::verify(files, &place, common),
         Some(Command::Ls { host, names, chosen, long, common }) => {
@@ -401,7 +480,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
 }
 
 fn reserved(word: &str) -> String {
-    if ["get", "ls", "stat", "verify", "ping"].contains(&word) {
+    if ["get", "put", "ls", "rm", "mv", "stat", "verify", "ping"].contains(&word) {
         return format!(
             "options come after the command: client {word} [OPTIONS] ...; for a file of that name: client ./{word}"
         );

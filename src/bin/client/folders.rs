@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use oneport::app::say;
 use oneport::client::{Event, FetchError, FolderFetched, Observer, fetch_folder};
@@ -11,7 +12,7 @@ use oneport::units::{Bytes, Rate};
 use tracing::{error, info, warn};
 
 use crate::Stop;
-use crate::args::{Folder, Job};
+use crate::args::{Folder, Job, Task};
 use crate::json;
 use crate::total::{self, Total};
 use crate::view::{log_waiting, tell_remembered, write_result};
@@ -39,21 +40,20 @@ async fn fetch_one(job: &Job, folder: &Folder, stop: &Stop) -> Result<Option<Cod
     let (name, server) = (logged(&folder.name), &folder.server);
     let target = folder.target_shown();
     info!(event = "fetch", %name, %server, %target, "Fetching the files of '{name}' from {server} into {target}");
-    let reporter =
-        Reporter { job, folder, state: Mutex::new(State { total: total::shown(job), failed: Vec::new() }) };
+    let reporter = FolderReporter::new(job, &folder.name);
     let (files, settings) = (&folder.files, &job.settings);
     let fetched = fetch_folder(server, files, &folder.target, settings, &reporter, &stop.token).await;
-    reporter.state().total.ended();
+    reporter.ended();
     match fetched {
         Ok(fetched) => {
-            reporter.finished(&fetched);
+            finished(&reporter, folder, &fetched);
             Ok((fetched.failed > 0).then_some(Code::Partial))
         }
         Err(FetchError::Interrupted) if stop.token.is_cancelled() => {
             info!(event = "interrupted", "Interrupted");
             say("client: interrupted; what has arrived is kept, and the next run goes on with it");
             if job.json {
-                write_result(&json::folder_interrupted(folder, stop.status()), false);
+                write_result(&json::folder_interrupted(&folder.name, stop.status()), false);
             }
             Err(())
         }
@@ -63,17 +63,32 @@ async fn fetch_one(job: &Job, folder: &Folder, stop: &Stop) -> Result<Option<Cod
             error!(event = "failed", %name, %server, code, "Failed to fetch the files of '{name}': {text}");
             say(&format!("client: {}: {error}", folder.shown()));
             if job.json {
-                write_result(&json::folder_failed(folder, &error), false);
+                write_result(&json::folder_failed(&folder.name, &error), false);
             }
             Ok(Some(error.code()))
         }
     }
 }
 
+fn finished(reporter: &FolderReporter<'_>, folder: &Folder, fetched: &FolderFetched) {
+    let FolderFetched { files, bytes, unchanged, failed, skipped, resumed, elapsed, .. } = *fetched;
+    let counts = Counts { files, bytes, unchanged, failed, skipped, resumed, elapsed };
+    let (target, seconds, rate) = (folder.target_shown(), elapsed.as_secs_f64(), counts.rate());
+    info!(
+        event = "finished", %target, files, bytes, unchanged, failed, skipped, resumed, seconds,
+        "Fetched {files} files into {target}: {bytes} bytes in {seconds:.3} s ({rate}), BLAKE3 verified; \
+         {unchanged} unchanged, {skipped} links skipped, {failed} failed"
+    );
+    reporter.tell_end(&target, &counts, || json::folder_finished(folder, fetched));
+}
+
 /// Hears what happens to the files of one folder and tells everybody who should know.
-struct Reporter<'a> {
+pub(crate) struct FolderReporter<'a> {
     job: &'a Job,
-    folder: &'a Folder,
+    /// What the folder is called.
+    folder: &'a [u8],
+    /// Whether the files go to the server, and do not come from there.
+    is_giving: bool,
     state: Mutex<State>,
 }
 
@@ -83,20 +98,44 @@ struct State {
     failed: Vec<String>,
 }
 
-impl Reporter<'_> {
+/// What came of the files of a folder.
+pub(crate) struct Counts {
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    pub(crate) unchanged: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+    pub(crate) resumed: u64,
+    pub(crate) elapsed: Duration,
+}
+
+impl Counts {
+    /// Their rate, without what was there before.
+    pub(crate) fn rate(&self) -> Rate {
+        Rate::new(self.bytes.saturating_sub(self.resumed), self.elapsed)
+    }
+}
+
+impl<'a> FolderReporter<'a> {
+    pub(crate) fn new(job: &'a Job, folder: &'a [u8]) -> Self {
+        let is_giving = matches!(job.task, Task::Put(_));
+        let state = Mutex::new(State { total: total::shown(job), failed: Vec::new() });
+        Self { job, folder, is_giving, state }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn finished(&self, fetched: &FolderFetched) {
-        let FolderFetched { files, bytes, unchanged, failed, skipped, resumed, elapsed, .. } = *fetched;
-        let (target, seconds) = (self.folder.target_shown(), elapsed.as_secs_f64());
-        let rate = Rate::new(bytes.saturating_sub(resumed), elapsed);
-        info!(
-            event = "finished", %target, files, bytes, unchanged, failed, skipped, resumed, seconds,
-            "Fetched {files} files into {target}: {bytes} bytes in {seconds:.3} s ({rate}), BLAKE3 verified; \
-             {unchanged} unchanged, {skipped} links skipped, {failed} failed"
-        );
+    /// Nothing more comes.
+    pub(crate) fn ended(&self) {
+        self.state().total.ended();
+    }
+
+    /// Names some of those that failed once more, and says in one line what came of all: `place` says where they
+    /// are now.
+    pub(crate) fn tell_end(&self, place: &str, counts: &Counts, json_line: impl FnOnce() -> String) {
+        let Counts { files, bytes, unchanged, failed, skipped, resumed, elapsed } = *counts;
         if failed > 0 {
             let names = &self.state().failed;
             let count = u64::try_from(names.len()).unwrap_or(u64::MAX);
@@ -104,14 +143,14 @@ impl Reporter<'_> {
             say(&format!("client: {failed} failed: {}{others}", names.join(", ")));
         }
         if self.job.json {
-            return write_result(&json::folder_finished(self.folder, fetched), false);
+            return write_result(&json_line(), false);
         }
         if self.job.quiet {
             return;
         }
-        let mut line = format!("{target}: {} in {seconds:.1} s", of_files(files, bytes));
+        let mut line = format!("{place}: {} in {:.1} s", of_files(files, bytes), elapsed.as_secs_f64());
         if files > 0 {
-            line.push_str(&format!(" ({rate}), BLAKE3 verified"));
+            line.push_str(&format!(" ({}), BLAKE3 verified", counts.rate()));
         }
         for (count, what) in [(unchanged, "unchanged"), (skipped, "skipped"), (failed, "failed")] {
             if count > 0 {
@@ -119,7 +158,8 @@ impl Reporter<'_> {
             }
         }
         if resumed > 0 {
-            line.push_str(&format!(", {} were here before", Bytes(resumed)));
+            let there = if self.is_giving { "there" } else { "here" };
+            line.push_str(&format!(", {} were {there} before", Bytes(resumed)));
         }
         write_result(&line, false);
     }
@@ -127,7 +167,8 @@ impl Reporter<'_> {
     fn failed(&self, name: &[u8], error: &FetchError) {
         let (file, text, code) = (logged(name), error.to_string(), error.code().name());
         let text = logged(text.as_bytes());
-        error!(event = "failed", %file, code, "Failed to fetch '{file}': {text}");
+        let verb = if self.is_giving { "store" } else { "fetch" };
+        error!(event = "failed", %file, code, "Failed to {verb} '{file}': {text}");
         let mut state = self.state();
         if state.failed.len() < FAILED_SHOWN {
             state.failed.push(shown(name).to_string());
@@ -140,12 +181,16 @@ impl Reporter<'_> {
     }
 }
 
-impl Observer for Reporter<'_> {
+impl Observer for FolderReporter<'_> {
     fn observe(&self, event: &Event<'_>) {
         match *event {
             Event::FileDone { name, size, digest } => {
                 let file = logged(name);
-                info!(event = "received", %file, size, %digest, "File '{file}' received: {size} bytes, {digest} verified");
+                if self.is_giving {
+                    info!(event = "stored", %file, size, %digest, "File '{file}' stored: {size} bytes, {digest}");
+                } else {
+                    info!(event = "received", %file, size, %digest, "File '{file}' received: {size} bytes, {digest} verified");
+                }
                 self.state().total.file(name);
                 if self.job.json {
                     write_result(&json::folder_file(self.folder, name, size, Some(digest)), false);
@@ -153,7 +198,8 @@ impl Observer for Reporter<'_> {
             }
             Event::FileKept { name, size } => {
                 let file = logged(name);
-                info!(event = "unchanged", %file, size, "File '{file}' is here already: {size} bytes");
+                let there = if self.is_giving { "there" } else { "here" };
+                info!(event = "unchanged", %file, size, "File '{file}' is {there} already: {size} bytes");
                 if self.job.json {
                     write_result(&json::folder_file(self.folder, name, size, None), false);
                 }

@@ -6,13 +6,15 @@
 
 use std::time::Duration;
 
-use oneport::client::{Entry, Facts, FetchError, Fetched, FolderFetched, Kind, Server, Verified};
+use oneport::client::{
+    Entry, Facts, FetchError, Fetched, FolderFetched, FolderPut, Kind, Put, Server, Verified,
+};
 use oneport::digest::Digest;
 use oneport::pin::Pin;
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
-use crate::args::{File, Folder};
+use crate::args::{File, Folder, Local, Upload};
 
 /// Version of the format.
 const VERSION: u32 = 1;
@@ -74,6 +76,50 @@ pub(crate) fn finished(file: &File, fetched: &Fetched) -> String {
             "seconds": seconds, "unchanged": fetched.unchanged, "resumed": fetched.resumed
         }),
     )
+}
+
+/// The file is on the server.
+pub(crate) fn stored(file: &File, upload: &Upload, stored: &Put) -> String {
+    line(
+        "result",
+        file,
+        json!({
+            "ok": true, "path": local_path(upload), "size": stored.size,
+            "blake3": stored.root.map(|root| root.to_string()), "seconds": stored.elapsed.as_secs_f64(),
+            "unchanged": stored.unchanged, "resumed": stored.resumed
+        }),
+    )
+}
+
+fn local_path(upload: &Upload) -> Option<String> {
+    match &upload.local {
+        Local::File(path) | Local::Folder(path, _) => Some(path.to_string_lossy().into_owned()),
+        Local::Input => None,
+    }
+}
+
+/// All that could be stored of a folder is on the server.
+pub(crate) fn folder_stored(upload: &Upload, put: &FolderPut) -> String {
+    let mut fields = json!({
+        "ok": put.failed == 0, "path": local_path(upload), "files": put.files, "folders": put.folders,
+        "bytes": put.bytes, "unchanged": put.unchanged, "failed": put.failed, "skipped": put.skipped,
+        "resumed": put.resumed, "seconds": put.elapsed.as_secs_f64()
+    });
+    if put.failed > 0 {
+        let code = oneport::error::Code::Partial;
+        fields["code"] = code.name().into();
+        fields["exit_status"] = code.exit_status().into();
+    }
+    folder_line("result", &upload.name, fields)
+}
+
+/// Something on the server was removed, or has another name.
+pub(crate) fn changed_there(file: &File, event: &str, to: Option<&[u8]>) -> String {
+    let mut fields = json!({ "ok": true, "change": event });
+    if let Some(to) = to {
+        fields["to"] = String::from_utf8_lossy(to).into();
+    }
+    line("result", file, fields)
 }
 
 /// The file did not come.
@@ -173,9 +219,8 @@ pub(crate) fn no_pings(server: &str, error: &FetchError) -> String {
 }
 
 /// A line about a folder, or about one of its files.
-fn folder_line(event: &str, folder: &Folder, fields: Value) -> String {
-    let mut object =
-        json!({ "version": VERSION, "event": event, "folder": String::from_utf8_lossy(&folder.name) });
+fn folder_line(event: &str, name: &[u8], fields: Value) -> String {
+    let mut object = json!({ "version": VERSION, "event": event, "folder": String::from_utf8_lossy(name) });
     if let (Value::Object(object), Value::Object(fields)) = (&mut object, fields) {
         object.extend(fields);
     }
@@ -184,7 +229,7 @@ fn folder_line(event: &str, folder: &Folder, fields: Value) -> String {
 
 /// An attempt at a folder failed; another one follows.
 pub(crate) fn folder_waiting(
-    folder: &Folder,
+    folder: &[u8],
     retry: u32,
     retries: u32,
     wait: Duration,
@@ -194,7 +239,7 @@ pub(crate) fn folder_waiting(
 }
 
 /// A file of a folder is here; without a digest it was here already.
-pub(crate) fn folder_file(folder: &Folder, name: &[u8], size: u64, digest: Option<Digest>) -> String {
+pub(crate) fn folder_file(folder: &[u8], name: &[u8], size: u64, digest: Option<Digest>) -> String {
     let mut fields = json!({
         "file": String::from_utf8_lossy(name), "ok": true, "size": size, "unchanged": digest.is_none()
     });
@@ -205,7 +250,7 @@ pub(crate) fn folder_file(folder: &Folder, name: &[u8], size: u64, digest: Optio
 }
 
 /// A file of a folder is not here.
-pub(crate) fn folder_file_failed(folder: &Folder, name: &[u8], error: &FetchError) -> String {
+pub(crate) fn folder_file_failed(folder: &[u8], name: &[u8], error: &FetchError) -> String {
     let fields = json!({
         "file": String::from_utf8_lossy(name), "ok": false, "code": error.code().name(),
         "error": error.to_string()
@@ -225,11 +270,11 @@ pub(crate) fn folder_finished(folder: &Folder, fetched: &FolderFetched) -> Strin
         fields["code"] = code.name().into();
         fields["exit_status"] = code.exit_status().into();
     }
-    folder_line("result", folder, fields)
+    folder_line("result", &folder.name, fields)
 }
 
 /// A folder did not come.
-pub(crate) fn folder_failed(folder: &Folder, error: &FetchError) -> String {
+pub(crate) fn folder_failed(folder: &[u8], error: &FetchError) -> String {
     let code = error.code();
     folder_line(
         "result",
@@ -239,7 +284,7 @@ pub(crate) fn folder_failed(folder: &Folder, error: &FetchError) -> String {
 }
 
 /// The user, or the system, stopped it.
-pub(crate) fn folder_interrupted(folder: &Folder, status: u8) -> String {
+pub(crate) fn folder_interrupted(folder: &[u8], status: u8) -> String {
     let error = FetchError::Interrupted.to_string();
     folder_line(
         "result",

@@ -5,14 +5,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use oneport::app::say;
-use oneport::client::{Event, FetchError, Fetched, Observer, Server};
+use oneport::client::{Event, FetchError, Fetched, Observer, Put, Server};
 use oneport::pin::Pin;
 use oneport::progress::Steps;
 use oneport::text::{logged, shown};
 use oneport::units::{Bytes, Rate};
 use tracing::{info, warn};
 
-use crate::args::{File, Job, Progress};
+use crate::args::{File, Job, Progress, Task, Upload};
 use crate::bar::Bar;
 use crate::json;
 use crate::plain::Plain;
@@ -105,6 +105,48 @@ impl<'a> Reporter<'a> {
         write_result(&line, self.file.target.path().is_none());
     }
 
+    /// The file is on the server.
+    pub(crate) fn stored(&self, upload: &Upload, stored: &Put) {
+        self.state().show.ended();
+        let Put { size, root, elapsed, resumed, .. } = *stored;
+        let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size.saturating_sub(resumed), elapsed));
+        let (file, server) = (logged(&self.file.name), &self.file.server);
+        let blake3 = root.map(|root| root.to_string()).unwrap_or_default();
+        if stored.unchanged {
+            info!(event = "unchanged", %file, %server, size, "'{file}' is on {server} already, with the same size and time");
+        } else {
+            info!(
+                event = "stored", %file, %server, size, seconds, resumed, %blake3,
+                "File '{file}' stored on {server}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {blake3}"
+            );
+        }
+        if self.job.json {
+            return write_result(&json::stored(self.file, upload, stored), false);
+        }
+        if self.job.quiet {
+            return;
+        }
+        let name = self.file.shown();
+        let line = if stored.unchanged {
+            format!("{name}: unchanged on {server}, {}", Bytes(size))
+        } else {
+            let saved = match resumed {
+                0 => String::new(),
+                resumed => format!(", {} of it were there before", Bytes(resumed)),
+            };
+            format!(
+                "{name}: stored on {server}, {} in {seconds:.1} s ({rate}), BLAKE3 {blake3}{saved}",
+                Bytes(size)
+            )
+        };
+        write_result(&line, false);
+    }
+
+    /// Whether the file goes to the server, and does not come from there.
+    fn is_giving(&self) -> bool {
+        matches!(self.job.task, Task::Put(_))
+    }
+
     /// The file did not come.
     pub(crate) fn failed(&self, error: &FetchError) {
         self.state().show.ended();
@@ -117,7 +159,11 @@ impl<'a> Reporter<'a> {
     /// The user does not want it any more.
     pub(crate) fn interrupted(&self, status: u8) {
         self.state().show.ended();
-        if self.file.target.has_part() {
+        if self.is_giving() {
+            say(
+                "client: interrupted; what the server has of it is kept there, and the next run goes on with it",
+            );
+        } else if self.file.target.has_part() {
             say("client: interrupted; what has arrived is kept, and the next run goes on with it");
         } else {
             say("client: interrupted; nothing was kept");
@@ -130,7 +176,11 @@ impl<'a> Reporter<'a> {
 
     fn started(&self, name: &[u8], size: u64, have: u64) {
         let (file, peer_name) = (logged(&self.file.name), logged(name));
-        info!(event = "started", %file, size, have, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
+        if self.is_giving() {
+            info!(event = "started", %file, size, have, "Sending '{file}' ({size} bytes)");
+        } else {
+            info!(event = "started", %file, size, have, "Receiving '{file}' ({size} bytes), which the server calls '{peer_name}'");
+        }
         let mut state = self.state();
         state.steps = Steps::new(size);
         if have > 0 {
@@ -143,7 +193,8 @@ impl<'a> Reporter<'a> {
         }
         if have > 0 && !self.job.quiet {
             let (name, have, size) = (self.file.shown(), Bytes(have), Bytes(size));
-            state.show.say(&format!("{name}: going on, {have} of {size} are here"));
+            let place = if self.is_giving() { "there" } else { "here" };
+            state.show.say(&format!("{name}: going on, {have} of {size} are {place}"));
         }
     }
 

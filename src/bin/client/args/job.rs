@@ -8,16 +8,22 @@ use oneport::limits::{CLIENT_RATE_MIN, V2_LINKS, V2_WAIT_MAX};
 use oneport::text;
 use oneport::units::Rate;
 
-use super::{ArgsError, Chosen, Common, Files, Host, Options, OverwriteArg, Place, Progress, ProtocolArg};
+use super::{
+    ArgsError, Chosen, Common, Files, Host, Moving, Options, OverwriteArg, Place, Progress, ProtocolArg,
+};
 
 #[path = "job/folders.rs"]
 mod folders;
 #[path = "job/names.rs"]
 mod names;
+#[path = "job/storing.rs"]
+mod storing;
 
 pub(crate) use folders::{Folder, Ls};
 pub(super) use folders::{Word, get_listed, ls, patterns};
 use names::{checked_files, located};
+pub(crate) use storing::{Local, Upload};
+pub(super) use storing::{Named, mv, put, rm};
 
 /// What is to be done, checked.
 #[derive(Debug)]
@@ -39,6 +45,17 @@ pub(crate) enum Task {
     Get,
     /// Many files at a time.
     GetFolders(Vec<Folder>),
+    /// Local files and folders are stored.
+    Put(Vec<Upload>),
+    /// They are removed, folders with all that is in them if it says so.
+    Remove {
+        recursive: bool,
+    },
+    /// The only one gets this name.
+    Move {
+        to: Vec<u8>,
+        replace: bool,
+    },
     Stat,
     Verify,
     /// They are folders.
@@ -76,7 +93,7 @@ pub(super) fn get(files: Files, options: Options, patterns: Vec<Word>) -> Result
     if options.common.json && files.iter().any(|file| file.target == Target::Stdout) {
         return wrong("--json and -o - both want standard output; drop one of them");
     }
-    if options.checksum.is_some() && files.len() > 1 {
+    if options.moving.checksum.is_some() && files.len() > 1 {
         return wrong("--checksum is that of one file; fetch the files one by one");
     }
     get_job(Task::Get, files, options, OverwriteArg::Always)
@@ -88,21 +105,32 @@ fn get_job(
     options: Options,
     overwrite_default: OverwriteArg,
 ) -> Result<Job, ArgsError> {
-    let Options {
-        overwrite,
-        restart,
-        connections,
-        limit_rate,
-        checksum,
-        protocol,
-        progress,
-        no_sync,
-        common,
-        ..
-    } = options;
+    let Options { moving, restart, protocol, no_sync, common, .. } = options;
     if matches!((protocol, &task), (ProtocolArg::V1, Task::GetFolders(_))) {
         return wrong("version 1 fetches one file at a time; leave --protocol v1 out");
     }
+    let mut job = moving_job(task, files, moving, overwrite_default, common)?;
+    if matches!(protocol, ProtocolArg::V1) && job.settings.security.key.is_some() {
+        return wrong("version 1 has no keys; leave --protocol v1 out, or the key (--key-file, ONEPORT_KEY)");
+    }
+    job.settings.protocol = match protocol {
+        ProtocolArg::Auto => Protocol::Auto,
+        ProtocolArg::V1 => Protocol::V1,
+        ProtocolArg::V2 => Protocol::V2,
+    };
+    (job.settings.restart, job.settings.sync) = (restart, !no_sync);
+    Ok(job)
+}
+
+/// Files that are moved between two machines.
+fn moving_job(
+    task: Task,
+    files: Vec<File>,
+    moving: Moving,
+    overwrite_default: OverwriteArg,
+    common: Common,
+) -> Result<Job, ArgsError> {
+    let Moving { overwrite, connections, limit_rate, checksum, progress } = moving;
     let limit_rate = limit_rate.map(|Rate(rate)| rate).filter(|&rate| rate > 0);
     if limit_rate.is_some_and(|rate| rate < CLIENT_RATE_MIN) {
         return wrong(&format!(
@@ -111,9 +139,6 @@ fn get_job(
         ));
     }
     let mut job = common_job(task, files, common)?;
-    if matches!(protocol, ProtocolArg::V1) && job.settings.security.key.is_some() {
-        return wrong("version 1 has no keys; leave --protocol v1 out, or the key (--key-file, ONEPORT_KEY)");
-    }
     job.progress = progress;
     job.settings.limit_rate = limit_rate;
     job.settings.overwrite = match overwrite.unwrap_or(overwrite_default) {
@@ -121,13 +146,7 @@ fn get_job(
         OverwriteArg::Different => Overwrite::Different,
         OverwriteArg::Always => Overwrite::Always,
     };
-    job.settings.protocol = match protocol {
-        ProtocolArg::Auto => Protocol::Auto,
-        ProtocolArg::V1 => Protocol::V1,
-        ProtocolArg::V2 => Protocol::V2,
-    };
-    (job.settings.restart, job.settings.links) = (restart, connections);
-    (job.settings.checksum, job.settings.sync) = (checksum, !no_sync);
+    (job.settings.links, job.settings.checksum) = (connections, checksum);
     Ok(job)
 }
 

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use oneport::client::{Backoff, KnownHosts, Protocol, Target, TlsMode};
+use oneport::client::{Backoff, KnownHosts, Overwrite, Protocol, Target, TlsMode};
 use oneport::limits::NAME_MAX;
 use oneport::pin::Pin;
 use oneport::tree::Root;
@@ -60,7 +60,7 @@ fn get_takes_a_server_and_several_names() {
 #[test]
 fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     for word in RESERVED {
-        if !["get", "ls", "stat", "verify", "ping"].contains(&word) {
+        if !["get", "put", "ls", "rm", "mv", "stat", "verify", "ping"].contains(&word) {
             wrong(&[word], &format!("client ./{word}"));
             wrong(&["-q", word, "host"], "reserved");
         }
@@ -229,4 +229,73 @@ fn trust_is_said_by_options_and_a_key_never_is() {
     wrong(&["f", "--key-file", "/nowhere/at/all"], "/nowhere/at/all");
     wrong(&["f", "--ca-cert", "/nowhere/at/all"], "/nowhere/at/all");
     wrong(&["get", "--files-from", "-", "--key-file", "-"], "standard input");
+}
+
+#[track_caller]
+fn stored(words: &[&str]) -> Vec<(String, Vec<u8>)> {
+    let Task::Put(uploads) = parse_words(words).unwrap().task else { panic!("{words:?} stores nothing") };
+    uploads.iter().map(|upload| (upload.local_shown(), upload.name.clone())).collect()
+}
+
+#[test]
+fn what_is_put_keeps_its_own_name_unless_another_one_is_said() {
+    let pair = |local: &str, name: &str| (local.to_owned(), name.as_bytes().to_vec());
+    assert_eq!(stored(&["put", "a/b.txt", "c"]), [pair("a/b.txt", "b.txt"), pair("c", "c")]);
+    assert_eq!(stored(&["put", "a/b.txt", "--to", "x/y/"]), [pair("a/b.txt", "x/y/b.txt")]);
+    assert_eq!(stored(&["put", "b", "--to", ".", "--name", "n"]), [pair("b", "n")]);
+    assert_eq!(stored(&["put", "b", "--to", "x", "--name", "n/m"]), [pair("b", "x/n/m")]);
+    assert_eq!(stored(&["put", "-", "--name", "n"]), [pair("standard input", "n")]);
+    assert_eq!(stored(&["put", "-r", "a/site/", "--to", "www"]), [pair("a/site/", "www/site")]);
+    assert_eq!(stored(&["put", "-r", "a", "--name", "."]), [pair("a", "")]);
+    let own = std::env::current_dir().unwrap();
+    let own = own.file_name().unwrap().to_str().unwrap();
+    assert_eq!(stored(&["put", "-r", "."]), [pair(".", own)]);
+}
+
+#[test]
+fn what_cannot_be_put_is_refused_before_anybody_is_asked() {
+    wrong(&["put"], "required");
+    wrong(&["put", "-"], "--name");
+    wrong(&["put", "a", "b", "--name", "n"], "--name");
+    wrong(&["put", "a", "x/a"], "both be stored as 'a'");
+    wrong(&["put", "a", "--name", "../a"], "cannot be stored");
+    wrong(&["put", "a", "--to", "/etc"], "cannot be stored");
+    wrong(&["put", "a", "--name", ".oneport"], "reserved");
+    wrong(&["put", "a", "--exclude", "*"], "add -r");
+    wrong(&["put", "-r", "-", "--name", "n"], "no folder");
+    wrong(&["put", "-", "--name", "n", "--key-file", "-"], "both want standard input");
+    wrong(&["put", "a", "b", "--checksum", &format!("blake3={}", "0".repeat(64))], "one by one");
+    wrong(&["put", "a", "--limit-rate", "1"], "at least");
+}
+
+#[test]
+fn what_is_put_takes_the_options_of_get() {
+    let job =
+        parse_words(&["put", "a", "-s", "h:1", "-j", "3", "--limit-rate", "1MiB", "--retries", "7"]).unwrap();
+    let Task::Put(uploads) = &job.task else { panic!() };
+    assert_eq!(uploads[0].server, Server { host: "h".into(), port: 1, pin: None });
+    assert_eq!((job.settings.links, job.settings.limit_rate), (3, Some(1 << 20)));
+    assert_eq!(job.settings.backoff.retries, 7);
+    assert_eq!(job.settings.overwrite, Overwrite::Always);
+    assert_eq!(parse_words(&["put", "-r", "a"]).unwrap().settings.overwrite, Overwrite::Different);
+    let job = parse_words(&["put", "a", "--overwrite", "never", "--json", "--progress", "none"]).unwrap();
+    assert_eq!(job.settings.overwrite, Overwrite::Never);
+    assert!(job.json);
+}
+
+#[test]
+fn what_is_removed_or_moved_is_named_and_never_all_that_is_served() {
+    let job = parse_words(&["rm", "-r", "a/", "b"]).unwrap();
+    assert!(matches!(job.task, Task::Remove { recursive: true }));
+    assert_eq!(job.files.iter().map(File::shown).collect::<Vec<_>>(), ["a", "b"]);
+    let job = parse_words(&["mv", "a", "b/", "--replace"]).unwrap();
+    assert!(matches!(job.task, Task::Move { ref to, replace: true } if to == b"b/a"));
+    assert_eq!(job.files[0].shown(), "a");
+    wrong(&["rm"], "required");
+    wrong(&["rm", "-r", "."], "all that is served");
+    wrong(&["mv", ".", "a"], "all that is served");
+    wrong(&["mv", "a"], "required");
+    wrong(&["mv", "a", "../b"], "cannot be a name");
+    wrong(&["mv", "a", "oneport://h/b"], "same server");
+    wrong(&["rm", "-s", "h", "oneport://h/b"], "named twice");
 }

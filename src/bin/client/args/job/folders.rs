@@ -51,7 +51,7 @@ impl Folder {
 
 /// Folders, each with everything in it.
 pub(super) fn get_folders(files: Files, options: Options, patterns: Vec<Word>) -> Result<Job, ArgsError> {
-    if options.checksum.is_some() {
+    if options.moving.checksum.is_some() {
         return wrong("--checksum is that of one file, and no folder has one");
     }
     match options.place.output.as_deref() {
@@ -176,7 +176,7 @@ pub(in crate::args) fn ls(
 /// A pattern as it was written.
 pub(in crate::args) type Word = (Verdict, OsString);
 
-fn parsed(patterns: Vec<Word>) -> Result<Patterns, ArgsError> {
+pub(super) fn parsed(patterns: Vec<Word>) -> Result<Patterns, ArgsError> {
     let parse = |(verdict, word): Word| {
         let shown = text::shown(word.as_bytes()).to_string();
         let parsed = Pattern::parse(verdict, word.into_vec().into());
