@@ -151,6 +151,53 @@ def copy_many(on_disk: bool = False) -> Callable[[Stage], Sample]:
     return run
 
 
+def put(server: str = "taker_memory") -> Callable[[Stage], Sample]:
+    """One file stored with the client."""
+    def run(stage: Stage) -> Sample:
+        stored, port = stage.inbox(server) / "big.bin", stage.server(server).port
+        command = [stage.programs.client, "put", "-s", f"127.0.0.1:{port}", "--key-file", stage.key(server),
+                   "--log-dir", stage.folder / "logs", stage.files / "big.bin"]
+        return stage.sent(command, server, stored)
+    return run
+
+
+def dav(stage: Stage) -> Sample:
+    stored, port = stage.inbox("dav") / "big.bin", stage.server("dav").port
+    command = ["curl", "-sf", "-T", stage.files / "big.bin", f"http://127.0.0.1:{port}/big.bin"]
+    return stage.sent(command, "dav", stored)
+
+
+def rsync_push(stage: Stage) -> Sample:
+    stored, port = stage.inbox("rsync_in") / "big.bin", stage.server("rsync_in").port
+    return stage.sent([found("rsync"), stage.files / "big.bin", f"rsync://127.0.0.1:{port}/files/"], "rsync_in", stored)
+
+
+def scp(stage: Stage) -> Sample:
+    stored, port, folder = stage.inbox("sshd") / "big.bin", stage.server("sshd").port, stage.folder / "sshd"
+    command = ["scp", "-q", "-c", "aes128-gcm@openssh.com", "-P", str(port), "-i", folder / "user",
+               "-o", "StrictHostKeyChecking=no", "-o", f"UserKnownHostsFile={folder}/known",
+               stage.files / "big.bin", f"127.0.0.1:{stored}"]
+    return stage.sent(command, "sshd", stored)
+
+
+def put_many(server: str) -> Callable[[Stage], Sample]:
+    """A folder of small files stored with the client: it is flushed when the client ends."""
+    def run(stage: Stage) -> Sample:
+        stored, port = stage.fresh(server), stage.server(server).port
+        command = [stage.programs.client, "put", "-r", "-s", f"127.0.0.1:{port}", "--key-file", stage.key(server),
+                   "--log-dir", stage.folder / "logs", "--name", stored.name, stage.files / "many"]
+        return stage.receive_many(command, stored, served=server)
+    return run
+
+
+def rsync_push_many(server: str, *options: str) -> Callable[[Stage], Sample]:
+    def run(stage: Stage) -> Sample:
+        stored, port = stage.fresh(server), stage.server(server).port
+        command = [found("rsync"), "-a", *options, f"{stage.files}/many/", f"rsync://127.0.0.1:{port}/files/{stored.name}"]
+        return stage.receive_many(command, stored, served=server)
+    return run
+
+
 def listed(stage: Stage) -> Sample:
     stage.prepare_listed()
     port = stage.server("oneport").port
@@ -213,6 +260,30 @@ ROWS = (
             Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport")),
             Goal("cp / oneport (nothing verified)", ratio("cp", "oneport")),
         ),
+    ),
+    Row(
+        "P4", "v2: one big file stored in memory, verified",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", put()),
+            Contestant("nginx DAV", dav, ("nginx", "curl")),
+            Contestant("rsync daemon", rsync_push, ("rsync",)),
+            Contestant("scp", scp, ("sshd", "scp", "ssh-keygen")),
+        ),
+        goals=(
+            Goal("nginx DAV / oneport (nothing verified)", ratio("nginx DAV", "oneport"), at_least=1.5),
+            Goal("rsync daemon / oneport", ratio("rsync daemon", "oneport"), at_least=1.55),
+            Goal("scp (AES-128-GCM) / oneport", ratio("scp", "oneport"), at_least=3.0),
+        ),
+    ),
+    Row(
+        "put many", "v2: 10,000 files of 4 KiB stored on a disk, flushed",
+        shown=(SECONDS, CLIENT_CPU, SERVER_CPU),
+        contestants=(
+            Contestant("oneport", put_many("taker_disk")),
+            Contestant("rsync --fsync", rsync_push_many("rsync_in_disk", "--fsync"), ("rsync",)),
+        ),
+        goals=(Goal("rsync --fsync / oneport", ratio("rsync --fsync", "oneport"), at_least=5.0),),
     ),
     Row(
         "P5", "v2: 10,000 files of 4 KiB to memory, into a new folder, not flushed",

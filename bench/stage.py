@@ -47,9 +47,13 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         root {files};
+        {more}
     }}
 }}
 """
+
+# What makes nginx take files.
+NGINX_DAV = "dav_methods PUT; create_full_put_path on; client_max_body_size 0;"
 
 RSYNCD_CONF = """
 use chroot = no
@@ -59,8 +63,20 @@ pid file = {folder}/rsyncd.pid
 log file = {folder}/rsyncd.log
 [files]
 path = {files}
-read only = yes
+read only = {read_only}
 {identity}
+"""
+
+SSHD_CONF = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder}/host
+PidFile {folder}/sshd.pid
+AuthorizedKeysFile {folder}/user.pub
+StrictModes no
+UsePAM no
+PermitRootLogin yes
+Subsystem sftp internal-sftp
 """
 
 
@@ -188,19 +204,78 @@ class Stage:
                 return found[1]
         raise BenchError("the server has not told its pin")
 
+    # Servers that take files, in memory and on the disk: each has an empty folder of its own.
+
+    def inbox(self, name: str) -> Path:
+        """Where a server that takes files has them; `_disk` in its name says that this is on the disk."""
+        inbox = (self.disk if name.endswith("_disk") else self.folder) / f"inbox-{name}"
+        inbox.mkdir(exist_ok=True)
+        return inbox
+
+    def fresh(self, name: str) -> Path:
+        """A folder that a server which takes files has not yet, where its disk has nothing left to do."""
+        self._targets += 1
+        os.sync()
+        return self.inbox(name) / f"many-{self._targets}"
+
+    def key(self, name: str) -> Path:
+        """The file with the key for one of our own servers that take files."""
+        self.server(name)
+        return self.folder / name / "key"
+
+    def _start_taker(self, name: str, folder: Path, port: int) -> Daemon:
+        add = [self.programs.server, "key", "add", "bench", "--allow", "read,write,delete", "--state", folder / "state"]
+        told = subprocess.run([str(part) for part in add], capture_output=True, text=True, check=True)
+        key = folder / "key"
+        key.write_text(told.stdout)
+        key.chmod(0o600)
+        command = [self.programs.server, str(port), self.inbox(name), "--bind", "127.0.0.1",
+                   "--state", folder / "state", "--log-dir", folder / "logs"]
+        return Daemon([str(part) for part in command], folder, port)
+
+    def _start_taker_memory(self, folder: Path, port: int) -> Daemon:
+        return self._start_taker("taker_memory", folder, port)
+
+    def _start_taker_disk(self, folder: Path, port: int) -> Daemon:
+        return self._start_taker("taker_disk", folder, port)
+
+    def _start_dav(self, folder: Path, port: int) -> Daemon:
+        return self._nginx(folder, port, self.inbox("dav"), NGINX_DAV)
+
+    def _start_rsync_in(self, folder: Path, port: int) -> Daemon:
+        return self._rsync(folder, port, self.inbox("rsync_in"), "no")
+
+    def _start_rsync_in_disk(self, folder: Path, port: int) -> Daemon:
+        return self._rsync(folder, port, self.inbox("rsync_in_disk"), "no")
+
+    def _start_sshd(self, folder: Path, port: int) -> Daemon:
+        for name in ("host", "user"):
+            subprocess.run([found("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
+        (folder / "sshd.conf").write_text(SSHD_CONF.format(folder=folder, port=port))
+        if os.geteuid() == 0:
+            # Where sshd as root shuts itself in before anybody has logged in.
+            Path("/run/sshd").mkdir(exist_ok=True)
+        return Daemon([found("sshd"), "-D", "-f", str(folder / "sshd.conf"), "-E", str(folder / "sshd.log")], folder, port)
+
     def _start_seed(self, folder: Path, port: int) -> Daemon:
         return Daemon([sys.executable, str(HERE / "seed_server.py"), str(port)], folder, port)
 
     def _start_nginx(self, folder: Path, port: int) -> Daemon:
+        return self._nginx(folder, port, self.files, "")
+
+    def _nginx(self, folder: Path, port: int, files: Path, more: str) -> Daemon:
         conf = folder / "nginx.conf"
         user = "user root;" if os.geteuid() == 0 else ""
-        conf.write_text(user + NGINX_CONF.format(folder=folder, port=port, files=self.files))
+        conf.write_text(user + NGINX_CONF.format(folder=folder, port=port, files=files, more=more))
         return Daemon([found("nginx"), "-c", str(conf), "-e", str(folder / "error.log")], folder, port)
 
     def _start_rsync(self, folder: Path, port: int) -> Daemon:
+        return self._rsync(folder, port, self.files, "yes")
+
+    def _rsync(self, folder: Path, port: int, files: Path, read_only: str) -> Daemon:
         conf = folder / "rsyncd.conf"
         identity = "uid = root\ngid = root" if os.geteuid() == 0 else ""
-        conf.write_text(RSYNCD_CONF.format(folder=folder, port=port, files=self.files, identity=identity))
+        conf.write_text(RSYNCD_CONF.format(folder=folder, port=port, files=files, read_only=read_only, identity=identity))
         return Daemon([found("rsync"), "--daemon", "--no-detach", f"--config={conf}"], folder, port)
 
     def _start_link(self, to: str, folder: Path, port: int) -> Daemon:
@@ -253,6 +328,17 @@ class Stage:
         wanted = self.sizes.folders * self.sizes.folder_files
         if len(files) != wanted or any(path.stat().st_size != self.sizes.folder_file for path in files):
             raise BenchError(f"{Path(command[0]).name} left {len(files)} files of {wanted}")
+        return sample
+
+    def sent(self, command: Sequence[str | Path], server: str, stored: Path) -> dict[str, float]:
+        """As `receive`, for a program that makes one of the servers that take files store `stored`."""
+        daemon = self.server(server)
+        cpu = daemon.cpu_s()
+        sample = self.run(command)
+        sample["server_cpu"] = daemon.cpu_s() - cpu
+        if stored.stat().st_size != self.sizes.big:
+            raise BenchError(f"{Path(command[0]).name} stored {stored.stat().st_size} bytes")
+        stored.unlink()
         return sample
 
     def crowd(self, server: str, name: str, clients: int, turns: int = 1,
