@@ -10,7 +10,10 @@ use crate::digest::Md5;
 use crate::storage::Identity;
 use crate::tree::Tree;
 
+pub mod history;
 pub mod sqlite;
+
+use history::{HistoryError, Transfer};
 
 /// A memory that outlives the process. Calls may block: keep them off the async threads.
 pub trait Catalog: Send + Sync + 'static {
@@ -26,6 +29,15 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Remembers the tree of this version of a file, as [`Self::remember_md5`] does a digest.
     fn remember_tree(&self, identity: &Identity, tree: &Arc<Tree>);
+
+    /// Keeps what came of a transfer, for a while. Returns at once: writing happens elsewhere.
+    fn note_transfer(&self, transfer: Box<Transfer>);
+
+    /// The newest transfers, at most so many, the last one first.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, HistoryError>;
 }
 
 /// Remembers nothing: for a server whose catalog cannot be used.
@@ -44,4 +56,10 @@ impl Catalog for Forgetful {
     }
 
     fn remember_tree(&self, _: &Identity, _: &Arc<Tree>) {}
+
+    fn note_transfer(&self, _: Box<Transfer>) {}
+
+    fn transfers(&self, _: u32) -> Result<Vec<Transfer>, HistoryError> {
+        Err(HistoryError)
+    }
 }

@@ -406,7 +406,11 @@ pub const CATALOG_DIGESTS_MAX: u32 = 1_000_000;
 pub const CATALOG_TREES_MAX: u32 = 1_000_000;
 /// Values of blocks kept in the catalog, in bytes: those of 8 TiB of files.
 pub const CATALOG_VALUES_MAX: u64 = 256 << 20;
-/// Digests and trees that wait to be written to the catalog; more are forgotten.
+/// Transfers that have ended and are kept in the catalog, in rows.
+pub const HISTORY_MAX: u32 = 100_000;
+/// How long they are kept.
+pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Digests, trees and transfers that wait to be written to the catalog; more are forgotten.
 pub const CATALOG_QUEUE: usize = 1024;
 /// How long one call waits for a catalog that somebody else has locked.
 pub const CATALOG_BUSY_TIMEOUT: Duration = Duration::from_millis(500);

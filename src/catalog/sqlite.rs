@@ -21,21 +21,23 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tracing::warn;
 
 use super::Catalog;
+use super::history::{HistoryError, Transfer};
 use crate::digest::Md5;
 use crate::limits::{
     CATALOG_BUSY_TIMEOUT, CATALOG_DIGESTS_MAX, CATALOG_QUEUE, CATALOG_RETRY, CATALOG_TREES_MAX,
-    CATALOG_VALUES_MAX,
+    CATALOG_VALUES_MAX, HISTORY_AGE_MAX, HISTORY_MAX,
 };
 use crate::storage::Identity;
 use crate::tree::Tree;
 
+mod transfers;
 mod trees;
 
 /// Name of the file in the state folder.
 const FILE: &str = "catalog.db";
 
 /// Each step takes the schema from the number of its place to the next.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
     CREATE TABLE md5 (
         device BIGINT NOT NULL,
@@ -52,6 +54,7 @@ const MIGRATIONS: [&str; 2] = [
     CREATE INDEX md5_noted ON md5 (noted_s);
 ",
     trees::MIGRATION,
+    transfers::MIGRATION,
 ];
 
 /// Why a catalog must not be used. All other trouble is lived with.
@@ -78,6 +81,7 @@ pub struct SqliteCatalog {
 enum Note {
     Md5(Identity, Md5),
     Tree(Identity, Arc<Tree>),
+    Transfer(Box<Transfer>),
 }
 
 /// One connection, as long as it works.
@@ -204,6 +208,18 @@ impl Catalog for SqliteCatalog {
             let _ = notes.try_send(Note::Tree(*identity, Arc::clone(tree)));
         }
     }
+
+    fn note_transfer(&self, transfer: Box<Transfer>) {
+        if let Some(notes) = &self.notes {
+            // The log has it in any case.
+            let _ = notes.try_send(Note::Transfer(transfer));
+        }
+    }
+
+    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, HistoryError> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        reader.with(|connection| transfers::newest(connection, most)).ok_or(HistoryError)
+    }
 }
 
 /// Commits what is in the queue, all that waits at once, until the catalog is dropped.
@@ -216,7 +232,7 @@ fn write_notes(mut handle: Handle, queue: &Receiver<Note>) {
 
 fn write_batch(connection: &mut Connection, batch: &[Note]) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let (mut has_md5, mut has_tree) = (false, false);
+    let (mut has_md5, mut has_tree, mut has_transfer) = (false, false, false);
     for note in batch {
         match note {
             Note::Md5(identity, md5) => {
@@ -227,6 +243,10 @@ fn write_batch(connection: &mut Connection, batch: &[Note]) -> rusqlite::Result<
                 has_tree = true;
                 trees::insert(&transaction, identity, tree)?;
             }
+            Note::Transfer(transfer) => {
+                has_transfer = true;
+                transfers::insert(&transaction, transfer)?;
+            }
         }
     }
     if has_md5 {
@@ -234,6 +254,11 @@ fn write_batch(connection: &mut Connection, batch: &[Note]) -> rusqlite::Result<
     }
     if has_tree {
         trees::forget_oldest(&transaction, CATALOG_TREES_MAX, CATALOG_VALUES_MAX)?;
+    }
+    if has_transfer {
+        let age_ms = i64::try_from(HISTORY_AGE_MAX.as_millis()).unwrap_or(i64::MAX);
+        let now_ms = now_s().saturating_mul(1000);
+        transfers::forget_oldest(&transaction, HISTORY_MAX, now_ms.saturating_sub(age_ms))?;
     }
     transaction.commit()
 }
