@@ -7,11 +7,18 @@
 use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
-use rustix::io::Errno;
+use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RawMode, RenameFlags, Timespec, Timestamps, openat};
+use rustix::io::{Errno, retry_on_intr};
+
+/// How a file is opened that is being received: what lies there in its place is neither followed nor waited for.
+const STAGED: OFlags =
+    OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+/// The permission bits of a new file, less those that the process's mask takes away.
+const NEW_FILE: RawMode = 0o666;
 
 /// Opens a file for reading and writing, or makes it; never through a symbolic link.
 pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
@@ -25,15 +32,38 @@ pub(crate) fn open_or_create(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Opens a file that exists for reading and writing; never through a symbolic link.
-pub(crate) fn open_existing(path: &Path) -> io::Result<File> {
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    OpenOptions::new().read(true).write(true).custom_flags(flags.bits().cast_signed()).open(path)
+/// Opens a file in an open folder for reading and writing, or makes it; never through a symbolic link.
+pub(crate) fn open_or_create_at(folder: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let (folder, flags) = (folder.as_fd(), STAGED | OFlags::CREATE);
+    let open = || openat(folder, name, flags, Mode::from_raw_mode(NEW_FILE));
+    Ok(retry_on_intr(open)?.into())
 }
 
-/// Makes a file that must not exist yet, for reading and writing.
-pub(crate) fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+/// Opens a file that exists in an open folder for reading and writing; never through a symbolic link.
+pub(crate) fn open_existing_at(folder: impl AsFd, name: &OsStr) -> io::Result<File> {
+    let folder = folder.as_fd();
+    Ok(retry_on_intr(|| openat(folder, name, STAGED, Mode::empty()))?.into())
+}
+
+/// Opens a folder so that files can be made in it and it can be flushed.
+pub(crate) fn open_folder(path: &Path) -> io::Result<File> {
+    open_folder_as(CWD, path.as_os_str(), OFlags::empty())
+}
+
+/// Opens a folder in an open one, for the same; never through a symbolic link.
+pub(crate) fn open_folder_at(folder: impl AsFd, name: &OsStr) -> io::Result<File> {
+    open_folder_as(folder, name, OFlags::NOFOLLOW)
+}
+
+fn open_folder_as(folder: impl AsFd, name: &OsStr, more: OFlags) -> io::Result<File> {
+    let (folder, flags) = (folder.as_fd(), OFlags::DIRECTORY | OFlags::CLOEXEC | more);
+    let open = |way| retry_on_intr(|| openat(folder, name, flags | way, Mode::empty()));
+    match open(OFlags::RDONLY) {
+        // One that may be written to and not read. Only flushing it fails.
+        #[cfg(target_os = "linux")]
+        Err(Errno::ACCESS) => Ok(open(OFlags::PATH)?.into()),
+        opened => Ok(opened?.into()),
+    }
 }
 
 /// Makes a file in an open folder that must not have it yet, for writing, with these permission bits less
@@ -121,6 +151,20 @@ pub(crate) fn sync_data(file: &File) -> io::Result<()> {
 /// Waits until the entries of a folder are on the disk.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Waits until the entries of an open folder are on the disk.
+pub(crate) fn sync_open_folder(folder: &File) -> io::Result<()> {
+    match rustix::fs::fsync(folder) {
+        // It was opened only to go through it.
+        Err(Errno::BADF) => open_for_reading(folder)?.sync_all(),
+        flushed => Ok(flushed?),
+    }
+}
+
+fn open_for_reading(folder: &File) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(openat(folder, ".", flags, Mode::empty())?.into())
 }
 
 /// Sets the permission bits of an open file.

@@ -20,6 +20,7 @@ mod folder;
 mod home;
 pub mod journal;
 mod log;
+mod made;
 mod part;
 mod place;
 mod sparse;
@@ -30,7 +31,8 @@ pub use folder::{Attributes, LargePlace, StagedFolder, Standing};
 pub use home::Home;
 pub use journal::Source;
 pub use part::{Kept, Part, Watch};
-pub use place::Place;
+pub(crate) use made::{FolderId, Made, NewFolders, id as folder_id};
+pub use place::{Held, Place};
 
 /// What happens to a target that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

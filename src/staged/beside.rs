@@ -5,15 +5,19 @@
 //! followed. Nothing here knows what the files hold.
 
 use std::ffi::OsStr;
-use std::fs::{File, Metadata, Permissions, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, FileType, Stat, fstat, statat};
 use rustix::io::Errno;
 
-use super::{Replace, StageError};
+use super::made;
+use super::place::Hidden;
+use super::{Place, Replace, StageError};
 use crate::digest::Md5;
 use crate::error::is_no_space;
 use crate::fileops;
@@ -30,6 +34,12 @@ pub(super) const NEW_JOURNAL: &str = ".journal-new";
 /// Ending of the name of the lock of a folder that is being received.
 pub(super) const LOCK: &str = ".lock";
 
+/// The permission bits that anybody may set: the lowest nine of a mode.
+pub(super) const MODE: u32 = 0o777;
+
+/// What a new file may get, as any program makes them.
+pub(super) const NEW_FILE: u32 = 0o666;
+
 /// The hidden name with this ending for a target.
 pub(super) fn hidden_name(target: &Path, ending: &str) -> String {
     let digest = Md5::of(target.file_name().unwrap_or_default().as_bytes()).to_string();
@@ -39,23 +49,24 @@ pub(super) fn hidden_name(target: &Path, ending: &str) -> String {
 /// Opens and locks the staged file of a target. A receiver that has just finished renames its staged
 /// file, or removes it, and only then gives up its lock; so after locking one looks whether the name
 /// still means the locked file.
-pub(super) fn open_staged(target: &Path, folder: &Path) -> Result<(File, PathBuf), StageError> {
-    let path = folder.join(hidden_name(target, PART));
-    open_locked(&path, target).map(|file| (file, path))
+pub(super) fn open_staged(place: &Place) -> Result<(File, Hidden), StageError> {
+    let staged = place.hidden(PART);
+    open_locked(place, &staged, place.path()).map(|file| (file, staged))
 }
 
-/// Opens and locks a file that is hidden under `path` and stands for a target, or makes it.
-pub(super) fn open_locked(path: &Path, target: &Path) -> Result<File, StageError> {
+/// Opens and locks a file that is hidden in an open folder and stands for a target, or makes it.
+pub(super) fn open_locked(folder: impl AsFd, hidden: &Hidden, target: &Path) -> Result<File, StageError> {
+    let path = hidden.path.as_path();
     for _ in 0..STAGING_TRIES {
-        let file = fileops::open_or_create(path).map_err(in_the_way_or("create", path))?;
+        let file =
+            fileops::open_or_create_at(&folder, &hidden.name).map_err(in_the_way_or("create", path))?;
         let found = file.metadata().map_err(failed("look at", path))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StageError::Busy(shown(target))),
             Err(TryLockError::Error(error)) => return Err(failed("lock", path)(error)),
         }
-        let named = path.symlink_metadata().ok();
-        if named.is_none_or(|named| (named.dev(), named.ino()) != (found.dev(), found.ino())) {
+        if !is_called(&file, &folder, &hidden.name) {
             continue;
         }
         if !is_ours(&found) {
@@ -66,34 +77,58 @@ pub(super) fn open_locked(path: &Path, target: &Path) -> Result<File, StageError
     Err(StageError::Busy(shown(target)))
 }
 
+/// Whether a name in an open folder means this very file.
+pub(super) fn is_called(file: &File, folder: impl AsFd, name: &OsStr) -> bool {
+    let named = statat(folder, name, AtFlags::SYMLINK_NOFOLLOW);
+    let found = fstat(file);
+    matches!((named, found), (Ok(named), Ok(found)) if made::id(&named) == made::id(&found))
+}
+
+/// What has a name in an open folder, which is not followed if it is a link.
+pub(super) fn find(folder: impl AsFd, name: &OsStr) -> io::Result<Option<Stat>> {
+    match statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Whether what stands under a staged name is a file that a receiver of this user made.
-fn is_ours(found: &Metadata) -> bool {
+pub(super) fn is_ours(found: &Metadata) -> bool {
     found.is_file() && found.nlink() == 1 && found.uid() == rustix::process::geteuid().as_raw()
 }
 
 /// Opens a journal that lies under this name.
-pub(super) fn open_journal(path: &Path) -> Result<Option<File>, StageError> {
-    match fileops::open_existing(path) {
-        Ok(file) => ours(file, path).map(Some),
+pub(super) fn open_journal(place: &Place, journal: &Hidden) -> Result<Option<File>, StageError> {
+    match fileops::open_existing_at(place, &journal.name) {
+        Ok(file) => ours(file, &journal.path).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(in_the_way_or("open", path)(error)),
+        Err(error) => Err(in_the_way_or("open", &journal.path)(error)),
     }
 }
 
 /// Opens or makes an empty file for a journal that is to replace another one.
-pub(super) fn empty_journal(path: &Path) -> Result<File, StageError> {
-    let file = ours(fileops::open_or_create(path).map_err(in_the_way_or("create", path))?, path)?;
+pub(super) fn empty_journal(place: &Place, journal: &Hidden) -> Result<File, StageError> {
+    let path = journal.path.as_path();
+    let opened = fileops::open_or_create_at(place, &journal.name);
+    let file = ours(opened.map_err(in_the_way_or("create", path))?, path)?;
     fileops::truncate(&file).map_err(failed("write", path))?;
     Ok(file)
 }
 
 /// Removes a journal for ever: a power cut must not bring it back beside bytes that it does not mean,
 /// so it is emptied on the disk first.
-pub(super) fn forget_journal(path: &Path) -> Result<(), StageError> {
-    let Some(journal) = open_journal(path)? else { return Ok(()) };
-    fileops::truncate(&journal).map_err(failed("write", path))?;
-    fileops::sync_file(&journal).map_err(failed("flush", path))?;
-    fileops::remove_file(path).map_err(failed("remove", path))
+pub(super) fn forget_journal(place: &Place, journal: &Hidden) -> Result<(), StageError> {
+    let Some(file) = open_journal(place, journal)? else { return Ok(()) };
+    let path = journal.path.as_path();
+    fileops::truncate(&file).map_err(failed("write", path))?;
+    fileops::sync_file(&file).map_err(failed("flush", path))?;
+    remove(place, journal).map_err(failed("remove", path))
+}
+
+/// Removes what has a hidden name in a place.
+pub(super) fn remove(place: &Place, hidden: &Hidden) -> io::Result<()> {
+    fileops::remove_file_at(place.folder(), &hidden.name)
 }
 
 fn ours(file: File, path: &Path) -> Result<File, StageError> {
@@ -135,29 +170,34 @@ pub(super) fn reserve(file: &File, target: &Path, size: u64) -> Result<(), Stage
     }
 }
 
-/// Hands the permissions of a file that is replaced on to the new one, without the special bits.
-pub(super) fn adopt_permissions(file: &File, path: &Path, target: &Path) -> Result<(), StageError> {
-    match target.symlink_metadata() {
-        Ok(old) if old.is_file() => {
-            let permissions = Permissions::from_mode(old.mode() & 0o777);
-            fileops::set_permissions(file, permissions).map_err(failed("set the permissions of", path))
-        }
-        Ok(old) if old.is_symlink() => Ok(()),
-        Ok(_) => Err(StageError::NotAFile(shown(target))),
-        Err(_) => Ok(()),
+/// Whether a file may get the name of a place; the permissions of the one that has it now, without the special bits.
+pub(super) fn replaced_mode(place: &Place) -> Result<Option<u32>, StageError> {
+    let Some(old) = place.found()? else { return Ok(None) };
+    match FileType::from_raw_mode(old.st_mode) {
+        // The field has other types on other systems.
+        #[allow(clippy::unnecessary_cast)]
+        FileType::RegularFile => Ok(Some(old.st_mode as u32 & MODE)),
+        FileType::Symlink => Ok(None),
+        _ => Err(StageError::NotAFile(shown(place.path()))),
     }
 }
 
-/// Gives a staged file the name of its target.
-pub(super) fn rename_to_target(path: &Path, target: &Path, replace: Replace) -> Result<(), StageError> {
+/// Hands the permissions of a file that is replaced on to the new one, without the special bits.
+pub(super) fn adopt_permissions(file: &File, staged: &Hidden, place: &Place) -> Result<(), StageError> {
+    let Some(mode) = replaced_mode(place)? else { return Ok(()) };
+    fileops::set_mode(file, mode).map_err(failed("set the permissions of", &staged.path))
+}
+
+/// Gives a staged file its name.
+pub(super) fn rename_to_target(place: &Place, staged: &Hidden, replace: Replace) -> Result<(), StageError> {
     let renamed = match replace {
-        Replace::Always => fileops::rename(path, target),
-        Replace::Never => fileops::rename_to_new(path, target),
+        Replace::Always => fileops::rename_at(place.folder(), &staged.name, place.name()),
+        Replace::Never => fileops::rename_at_to_new(place.folder(), &staged.name, place.name()),
     };
     renamed.map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => StageError::Exists(shown(target)),
-        io::ErrorKind::IsADirectory => StageError::NotAFile(shown(target)),
-        _ => failed("rename the received file to", target)(error),
+        io::ErrorKind::AlreadyExists => StageError::Exists(shown(place.path())),
+        io::ErrorKind::IsADirectory => StageError::NotAFile(shown(place.path())),
+        _ => failed("rename the received file to", place.path())(error),
     })
 }
 

@@ -4,19 +4,19 @@
 //! receiver left behind is taken over by the next one.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::beside::{self, failed, folder_of};
-use super::{Replace, StageError};
+use super::beside::{self, failed};
+use super::place::Hidden;
+use super::{Place, Replace, StageError};
 use crate::fileops;
 
 /// A file in the making. Dropped without a commit, it is removed, with the folders made for it.
 #[derive(Debug)]
 pub struct StagedFile {
     file: File,
-    path: PathBuf,
-    target: PathBuf,
-    made: Vec<PathBuf>,
+    staged: Hidden,
+    place: Place,
     committed: bool,
 }
 
@@ -26,27 +26,20 @@ impl StagedFile {
     /// # Errors
     /// [`StageError`]; nothing is left behind then.
     pub fn create(target: &Path, size: u64) -> Result<Self, StageError> {
-        let folder = folder_of(target);
-        let made = fileops::create_folders(folder).map_err(failed("create the folder", folder))?;
-        let staged = beside::open_staged(target, folder);
-        let (file, path) = match staged {
-            Ok(staged) => staged,
-            Err(error) => {
-                fileops::remove_folders(&made);
-                return Err(error);
-            }
-        };
-        let staged = Self { file, path, target: target.to_owned(), made, committed: false };
+        let place = Place::at(target)?;
+        let (file, name) = beside::open_staged(&place)?;
+        let staged = Self { file, staged: name, place, committed: false };
+        let place = &staged.place;
         // A journal that lies here is of other bytes than those that are written now.
-        let journal = folder.join(beside::hidden_name(target, beside::JOURNAL));
-        beside::forget_journal(&journal).inspect_err(|error| {
+        let journal = place.hidden(beside::JOURNAL);
+        beside::forget_journal(place, &journal).inspect_err(|error| {
             // The part goes, and what its journal says with it, unless that is somebody else's.
             if matches!(error, StageError::Io { .. }) {
-                let _ = fileops::remove_file(&journal);
+                let _ = beside::remove(place, &journal);
             }
         })?;
-        fileops::truncate(&staged.file).map_err(failed("write", &staged.path))?;
-        beside::make_room(&staged.file, &staged.target, size)?;
+        fileops::truncate(&staged.file).map_err(failed("write", &staged.staged.path))?;
+        beside::make_room(&staged.file, place.path(), size)?;
         Ok(staged)
     }
 
@@ -61,7 +54,7 @@ impl StagedFile {
     /// # Errors
     /// If the disk refuses.
     pub fn write_all_at(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
-        fileops::write_all_at(&self.file, bytes, offset).map_err(failed("write", &self.target))
+        fileops::write_all_at(&self.file, bytes, offset).map_err(failed("write", self.place.path()))
     }
 
     /// Gives the file its name; flushes it first, and its folder after, if `sync` says so.
@@ -71,14 +64,15 @@ impl StagedFile {
     /// unknown, so the staged file is removed. Only if flushing the folder fails does the target
     /// hold the new file already, though a power cut might undo that.
     pub fn commit(mut self, replace: Replace, sync: bool) -> Result<(), StageError> {
-        beside::adopt_permissions(&self.file, &self.path, &self.target)?;
+        beside::adopt_permissions(&self.file, &self.staged, &self.place)?;
         if sync {
-            fileops::sync_file(&self.file).map_err(failed("flush", &self.target))?;
+            fileops::sync_file(&self.file).map_err(failed("flush", self.place.path()))?;
         }
-        beside::rename_to_target(&self.path, &self.target, replace)?;
+        beside::rename_to_target(&self.place, &self.staged, replace)?;
         self.committed = true;
+        self.place.keep();
         if sync {
-            beside::sync_folders(&self.target, &self.made)?;
+            self.place.sync()?;
         }
         Ok(())
     }
@@ -88,8 +82,7 @@ impl Drop for StagedFile {
     fn drop(&mut self) {
         if !self.committed {
             // It is hidden and will be taken over by the next receiver, if it cannot be removed now.
-            let _ = fileops::remove_file(&self.path);
-            fileops::remove_folders(&self.made);
+            let _ = beside::remove(&self.place, &self.staged);
         }
     }
 }

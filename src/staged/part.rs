@@ -12,13 +12,14 @@ use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use super::beside::{self, failed, folder_of, shown};
 use super::home::Home;
 use super::journal::{Entry, Header, Source, TOKEN_LEN};
 use super::log::Log;
+use super::place::Hidden;
 use super::{Place, StageError, sparse};
 use crate::fileops;
 use crate::limits::BLOCKS_MAX;
@@ -60,10 +61,9 @@ impl Kept {
 #[derive(Debug)]
 pub struct Part {
     file: File,
-    path: PathBuf,
-    journal: PathBuf,
-    target: PathBuf,
-    made: Vec<PathBuf>,
+    staged: Hidden,
+    journal: Hidden,
+    place: Place,
     /// Stands for the present boot and mount in place of what the system says.
     since: Option<[u8; TOKEN_LEN]>,
     sync: bool,
@@ -134,29 +134,21 @@ impl Part {
         since: Option<[u8; TOKEN_LEN]>,
         watch: &mut Watch<'_>,
     ) -> Result<Self, StageError> {
-        let Place { target, made } = place;
-        let target = target.as_path();
-        let folder = folder_of(target);
-        let (file, path) = beside::open_staged(target, folder).inspect_err(|_| {
-            fileops::remove_folders(&made);
-        })?;
-        let journal = folder.join(beside::hidden_name(target, beside::JOURNAL));
-        let found = found::look(&file, target, &journal, since, watch);
+        let (file, staged) = beside::open_staged(&place)?;
+        let journal = place.hidden(beside::JOURNAL);
+        let found = found::look(&file, &place, &journal, since, watch);
         let state = found.inspect_err(|_| {
             if file.metadata().is_ok_and(|found| found.len() == 0) {
-                let _ = fileops::remove_file(&path);
-                fileops::remove_folders(&made);
+                let _ = beside::remove(&place, &staged);
             }
         })?;
         let (state, syncing, writing) = (Mutex::new(state), Mutex::default(), Mutex::default());
-        let target = target.to_owned();
         let (sparse, committed) = (false, false);
         Ok(Self {
             file,
-            path,
+            staged,
             journal,
-            target,
-            made,
+            place,
             since,
             sync,
             sparse,
@@ -216,9 +208,9 @@ impl Part {
 
     fn forget(&self, has_journal: bool) -> Result<(), StageError> {
         if has_journal {
-            beside::forget_journal(&self.journal)?;
+            beside::forget_journal(&self.place, &self.journal)?;
         }
-        fileops::truncate(&self.file).map_err(failed("write", &self.target))
+        fileops::truncate(&self.file).map_err(failed("write", self.place.path()))
     }
 
     /// Begins to receive `source`, or goes on with it. Of what is there the blocks `keep` stay, which
@@ -231,16 +223,16 @@ impl Part {
         let source = source.clone();
         self.usable(&self.state())?;
         if block_count(source.size) > BLOCKS_MAX {
-            return Err(failed("receive as many blocks as", &self.target)(
+            return Err(failed("receive as many blocks as", self.place.path())(
                 io::ErrorKind::FileTooLarge.into(),
             ));
         }
         let (blocks, goes_on) = self.staying(&source, keep);
-        let found = self.file.metadata().map_err(failed("look at", &self.path))?;
+        let found = self.file.metadata().map_err(failed("look at", &self.staged.path))?;
         if !self.sparse {
             let held: u64 = blocks.keys().map(|&index| span_len(source.size, index)).sum();
             let present = found.blocks().saturating_mul(ALLOCATION_UNIT).max(held);
-            beside::check_room(&self.file, &self.target, source.size.saturating_sub(present))?;
+            beside::check_room(&self.file, self.place.path(), source.size.saturating_sub(present))?;
         }
 
         if blocks.is_empty() {
@@ -253,7 +245,7 @@ impl Part {
             self.set_length(source.size)?;
         }
         if !self.sparse {
-            beside::reserve(&self.file, &self.target, source.size)?;
+            beside::reserve(&self.file, self.place.path(), source.size)?;
         }
         // A reservation makes it so long, but not every file system has them.
         self.set_length(source.size)?;
@@ -284,19 +276,19 @@ impl Part {
     /// Puts a journal of `source` that holds `blocks` in the place of the one that is there.
     fn replace_journal(&self, source: &Source, blocks: &BTreeMap<u64, Entry>) -> Result<(), StageError> {
         let header = self.header(source)?;
-        let path = self.journal.with_file_name(beside::hidden_name(&self.target, beside::NEW_JOURNAL));
-        let file = beside::empty_journal(&path)?;
+        let new = self.place.hidden(beside::NEW_JOURNAL);
+        let file = beside::empty_journal(&self.place, &new)?;
         let written = Log::begin_with(file, &header, blocks, self.state().covered);
-        let written = written.inspect_err(|_| drop(fileops::remove_file(&path)));
-        let (log, blocks, covered) = written.map_err(failed("write", &path))?;
+        let written = written.inspect_err(|_| drop(beside::remove(&self.place, &new)));
+        let (log, blocks, covered) = written.map_err(failed("write", &new.path))?;
         // The old one must not come back with a power cut, beside bytes that it does not mean: so
         // this is flushed even where nothing else is.
-        let flushed = self.trusted(fileops::sync_data(&log.file()).map_err(failed("flush", &path)));
-        flushed.inspect_err(|_| drop(fileops::remove_file(&path)))?;
-        let renamed = fileops::rename(&path, &self.journal);
-        let renamed = renamed.inspect_err(|_| drop(fileops::remove_file(&path)));
-        renamed.map_err(failed("rename a journal to", &self.journal))?;
-        self.trusted(beside::sync_folders(&self.target, &self.made))?;
+        let flushed = self.trusted(fileops::sync_data(&log.file()).map_err(failed("flush", &new.path)));
+        flushed.inspect_err(|_| drop(beside::remove(&self.place, &new)))?;
+        let renamed = fileops::rename_at(self.place.folder(), &new.name, &self.journal.name);
+        let renamed = renamed.inspect_err(|_| drop(beside::remove(&self.place, &new)));
+        renamed.map_err(failed("rename a journal to", &self.journal.path))?;
+        self.trusted(self.place.sync())?;
         *self.state() = State {
             source: Some(source.clone()),
             recorded: log.records(),
@@ -334,7 +326,7 @@ impl Part {
 
     fn write_alone(&self, bytes: &[u8], offset: u64) -> Result<(), StageError> {
         let write = if self.sparse { sparse::write_over } else { fileops::write_all_at };
-        write(&self.file, bytes, offset).map_err(failed("write", &self.target))
+        write(&self.file, bytes, offset).map_err(failed("write", self.place.path()))
     }
 
     /// Reads from a position what fits into `buffer`, or what is there; returns how many bytes.
@@ -345,7 +337,7 @@ impl Part {
         loop {
             match self.file.read_at(buffer, offset) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return result.map_err(failed("read", &self.path)),
+                result => return result.map_err(failed("read", &self.staged.path)),
             }
         }
     }
@@ -360,13 +352,13 @@ impl Part {
         self.usable(&state)?;
         let is_known = state.source.as_ref().is_some_and(|source| index < block_count(source.size));
         if !(state.begun && is_known) {
-            return Err(failed("record a block of", &self.target)(io::ErrorKind::InvalidInput.into()));
+            return Err(failed("record a block of", self.place.path())(io::ErrorKind::InvalidInput.into()));
         }
         if state.blocks.get(&index).is_some_and(|known| known.hash == hash) {
             return Ok(());
         }
         let number = self.log(&mut state)?.append_block(index, hash);
-        let number = number.map_err(failed("write", &self.journal))?;
+        let number = number.map_err(failed("write", &self.journal.path))?;
         state.blocks.insert(index, Entry { hash, number });
         state.recorded = number + 1;
         Ok(())
@@ -378,24 +370,25 @@ impl Part {
             (Some(log), _) => log,
             (None, Some(source)) => {
                 let header = self.header(source)?;
-                let file = fileops::create_new(&self.journal).map_err(failed("create", &self.journal))?;
+                let file = fileops::create_new_at(self.place.folder(), &self.journal.name, beside::NEW_FILE);
+                let file = file.map_err(failed("create", &self.journal.path))?;
                 state.has_journal = true;
                 let begun = Log::begin(file, &header);
                 begun
-                    .inspect_err(|_| drop(fileops::remove_file(&self.journal)))
-                    .map_err(failed("write", &self.journal))?
+                    .inspect_err(|_| drop(beside::remove(&self.place, &self.journal)))
+                    .map_err(failed("write", &self.journal.path))?
             }
-            (None, None) => return Err(failed("write", &self.journal)(io::ErrorKind::InvalidInput.into())),
+            (None, None) => return Err(failed("write", &self.journal.path)(io::ErrorKind::InvalidInput.into())),
         };
         Ok(state.log.insert(log))
     }
 
     fn set_length(&self, size: u64) -> Result<(), StageError> {
-        fileops::set_length(&self.file, size).map_err(failed("set the length of", &self.path))
+        fileops::set_length(&self.file, size).map_err(failed("set the length of", &self.staged.path))
     }
 
     fn header(&self, source: &Source) -> Result<Header, StageError> {
-        let home = Home::of(&self.file, self.since).map_err(failed("look at", &self.path))?;
+        let home = Home::of(&self.file, self.since).map_err(failed("look at", &self.staged.path))?;
         let salt = fastrand::u128(..).to_be_bytes();
         Ok(Header { source: source.clone(), home, salt })
     }
@@ -405,7 +398,7 @@ impl Part {
     }
 
     fn usable(&self, state: &State) -> Result<(), StageError> {
-        if state.distrusted { Err(StageError::FlushFailed(shown(&self.target))) } else { Ok(()) }
+        if state.distrusted { Err(StageError::FlushFailed(shown(self.place.path()))) } else { Ok(()) }
     }
 }
 
@@ -418,10 +411,9 @@ impl Drop for Part {
         }
         // What cannot be removed now is hidden and worth nothing to the next receiver.
         if state.has_journal {
-            let _ = fileops::remove_file(&self.journal);
+            let _ = beside::remove(&self.place, &self.journal);
         }
-        let _ = fileops::remove_file(&self.path);
-        fileops::remove_folders(&self.made);
+        let _ = beside::remove(&self.place, &self.staged);
     }
 }
 

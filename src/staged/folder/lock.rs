@@ -11,9 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use rustix::fs::CWD;
+
 use super::super::StageError;
 use super::super::beside::{self, failed};
 use super::super::home::Home;
+use super::super::place::Hidden;
 use super::note::{Moment, NEVER, NOTE_LEN, Note, SLOTS};
 use crate::fileops;
 
@@ -39,7 +42,9 @@ impl Lock {
     /// Takes the lock under this name.
     pub(super) fn take(path: PathBuf, target: &Path) -> Result<Self, StageError> {
         let was_there = path.symlink_metadata().is_ok();
-        let file = beside::open_locked(&path, target)?;
+        let hidden = Hidden { name: path.clone().into(), path };
+        let file = beside::open_locked(CWD, &hidden, target)?;
+        let path = hidden.path;
         let notes = SLOTS.iter().filter_map(|&slot| {
             let mut bytes = [0; NOTE_LEN];
             file.read_exact_at(&mut bytes, slot).ok().and_then(|()| Note::decode(&bytes))

@@ -1,7 +1,6 @@
 //! What was received is flushed, in between and in the end, and gets its name.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::PoisonError;
 
 use super::Part;
@@ -33,19 +32,19 @@ impl Part {
                 _ => return Ok(()),
             }
         };
-        self.trusted(flush().map_err(failed("flush", &self.target)))?;
+        self.trusted(flush().map_err(failed("flush", self.place.path())))?;
         if !named {
-            self.trusted(beside::sync_folders(&self.target, &self.made))?;
+            self.trusted(self.place.sync())?;
         }
         let journal = {
             let mut state = self.state();
             let log = self.log(&mut state)?;
-            log.append(Record::Synced { covered: records }).map_err(failed("write", &self.journal))?;
+            log.append(Record::Synced { covered: records }).map_err(failed("write", &self.journal.path))?;
             let journal = log.file();
             (state.covered, state.named) = (records, true);
             journal
         };
-        self.trusted(fileops::sync_data(&journal).map_err(failed("flush", &self.journal)))
+        self.trusted(fileops::sync_data(&journal).map_err(failed("flush", &self.journal.path)))
     }
 
     /// Gives the file its name and removes the journal; flushes the file first, and its folder after,
@@ -57,15 +56,16 @@ impl Part {
     /// power cut might undo that.
     pub fn commit(mut self, replace: Replace) -> Result<(), StageError> {
         self.usable(&self.state())?;
-        beside::adopt_permissions(&self.file, &self.path, &self.target)?;
+        beside::adopt_permissions(&self.file, &self.staged, &self.place)?;
         if self.sync {
-            self.trusted(fileops::sync_file(&self.file).map_err(failed("flush", &self.target)))?;
+            self.trusted(fileops::sync_file(&self.file).map_err(failed("flush", self.place.path())))?;
         }
-        beside::rename_to_target(&self.path, &self.target, replace)?;
+        beside::rename_to_target(&self.place, &self.staged, replace)?;
         self.committed = true;
+        self.place.keep();
         self.remove_own_journal();
         if self.sync {
-            beside::sync_folders(&self.target, &self.made)?;
+            self.place.sync()?;
         }
         Ok(())
     }
@@ -75,10 +75,8 @@ impl Part {
     fn remove_own_journal(&self) {
         let state = self.state();
         let Some(log) = &state.log else { return };
-        let own = log.file().metadata().map(|found| (found.dev(), found.ino())).ok();
-        let named = self.journal.symlink_metadata().map(|found| (found.dev(), found.ino())).ok();
-        if own.is_some() && own == named {
-            let _ = fileops::remove_file(&self.journal);
+        if beside::is_called(&log.file(), &self.place, &self.journal.name) {
+            let _ = beside::remove(&self.place, &self.journal);
         }
     }
 
@@ -87,7 +85,7 @@ impl Part {
         flushed.inspect_err(|_| {
             self.state().distrusted = true;
             // If that fails too, the part is removed when it is dropped.
-            if let Ok(Some(journal)) = beside::open_journal(&self.journal) {
+            if let Ok(Some(journal)) = beside::open_journal(&self.place, &self.journal) {
                 let _ = fileops::truncate(&journal);
                 let _ = fileops::sync_file(&journal);
             }

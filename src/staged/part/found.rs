@@ -7,34 +7,34 @@ use std::fs::File;
 use std::io::BufReader;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 
 use super::super::StageError;
 use super::super::beside::{self, failed, shown};
 use super::super::home::{Home, Trust};
 use super::super::journal::{Contents, TOKEN_LEN};
 use super::super::log::Log;
+use super::super::place::{Hidden, Place};
 use super::{State, Watch, span_len};
-use crate::fileops;
 use crate::limits::{HASH_CHUNK, JOURNAL_CHUNK};
 use crate::tree::{BlockHasher, HASH_LEN, block_span};
 
 /// Reads the journal of an open part and looks at the blocks that it cannot vouch for.
 pub(super) fn look(
     file: &File,
-    target: &Path,
-    journal: &Path,
+    place: &Place,
+    journal: &Hidden,
     since: Option<[u8; TOKEN_LEN]>,
     watch: &mut Watch<'_>,
 ) -> Result<State, StageError> {
     // If it is not there, or cannot be removed, nothing is lost.
-    let _ = fileops::remove_file(&journal.with_file_name(beside::hidden_name(target, beside::NEW_JOURNAL)));
+    let _ = beside::remove(place, &place.hidden(beside::NEW_JOURNAL));
+    let target = place.path();
     let len = file.metadata().map_err(failed("look at", target))?.len();
     if len == 0 {
-        beside::forget_journal(journal)?;
+        beside::forget_journal(place, journal)?;
         return Ok(State::default());
     }
-    let Some(log) = beside::open_journal(journal)? else { return Ok(State::default()) };
+    let Some(log) = beside::open_journal(place, journal)? else { return Ok(State::default()) };
     let read = Contents::read(&mut BufReader::with_capacity(JOURNAL_CHUNK, &log));
     let Some(mut contents) = read else { return Ok(State { has_journal: true, ..State::default() }) };
     let home = Home::of(file, since).map_err(failed("look at", target))?;
