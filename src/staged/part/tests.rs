@@ -1,5 +1,6 @@
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use super::super::beside::{JOURNAL, NEW_JOURNAL, PART, hidden_name};
 use super::super::{Replace, StagedFile};

@@ -209,13 +209,13 @@ fn no_flipped_bit_of_a_journal_makes_wrong_bytes_stand() {
     drop(part);
     // The last block did not reach the disk before the power went off.
     damage(&place, 1);
-    let (path, journal) = (place.path("file"), place.hidden(JOURNAL));
+    let (at, journal) = (crate::staged::Place::at(&place.path("file")).unwrap(), place.hidden(JOURNAL));
     let (file, whole) = (File::open(place.hidden(PART)).unwrap(), fs::read(&journal).unwrap());
     let rest = fs::read(place.hidden(PART)).unwrap();
     let look = |bytes: &[u8]| {
         fs::write(&journal, bytes).unwrap();
         let watch = &mut |_, _| ControlFlow::Continue(());
-        found::look(&file, &path, &journal, Some(NEXT_BOOT), watch).unwrap().blocks
+        found::look(&file, &at, &at.hidden(JOURNAL), Some(NEXT_BOOT), watch).unwrap().blocks
     };
     assert_eq!(look(&whole).into_keys().collect::<Vec<_>>(), [0, 2]);
     for bit in 0..8 * whole.len() {
