@@ -11,12 +11,13 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FallocateFlags, Mode, OFlags, RawMode, RenameFlags, Timespec, Timestamps, openat};
+use rustix::fs::{
+    AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RawMode, RenameFlags, Timespec, Timestamps, openat,
+};
 use rustix::io::{Errno, retry_on_intr};
 
 /// How a file is opened that is being received: what lies there in its place is neither followed nor waited for.
-const STAGED: OFlags =
-    OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
+const STAGED: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::CLOEXEC);
 /// The permission bits of a new file, less those that the process's mask takes away.
 const NEW_FILE: RawMode = 0o666;
 
@@ -233,20 +234,6 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::rename(from, to)
 }
 
-/// Gives a file another name in one step, unless something has it already.
-pub(crate) fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) => Ok(()),
-        // A file system without the flag (an old NFS, for example): a second name that must be new
-        // does the same in two steps.
-        Err(Errno::INVAL | Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            remove_file(from)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// Gives a folder another name in one step, unless something has it already.
 pub(crate) fn rename_folder_to_new(from: &Path, to: &Path) -> io::Result<()> {
     match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -266,13 +253,38 @@ pub(crate) fn rename_at(folder: &File, from: &OsStr, to: &OsStr) -> io::Result<(
 pub(crate) fn rename_at_to_new(folder: &File, from: &OsStr, to: &OsStr) -> io::Result<()> {
     match rustix::fs::renameat_with(folder, from, folder, to, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(()),
-        // As in `rename_to_new`; a name that cannot be is refused as well.
+        // A file system without the flag (an old NFS, for example): a second name that must be new does the same
+        // in two steps. A name that cannot be is refused as well.
         Err(Errno::INVAL | Errno::NOSYS) => {
             rustix::fs::linkat(folder, from, folder, to, AtFlags::empty())?;
             remove_file_at(folder, from)
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Gives a file in an open folder another name in another one, replacing what had it.
+pub(crate) fn move_at(folder: &File, from: &OsStr, other: &File, to: &OsStr) -> io::Result<()> {
+    Ok(rustix::fs::renameat(folder, from, other, to)?)
+}
+
+/// Gives a file or folder in an open folder another name in another one, unless something has it already.
+pub(crate) fn move_at_to_new(folder: &File, from: &OsStr, other: &File, to: &OsStr) -> io::Result<()> {
+    match rustix::fs::renameat_with(folder, from, other, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(()),
+        // As in `rename_at_to_new` and `rename_folder_to_new`.
+        Err(Errno::INVAL | Errno::NOSYS) if is_folder_at(folder, from) => move_at(folder, from, other, to),
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(folder, from, other, to, AtFlags::empty())?;
+            remove_file_at(folder, from)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_folder_at(folder: &File, name: &OsStr) -> bool {
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)
 }
 
 /// Removes a file's name in an open folder.

@@ -428,6 +428,19 @@ pub const SYNC_INTERVAL: Duration = Duration::from_secs(5);
 /// Receivers of one target that may finish one after the other while another one begins.
 pub const STAGING_TRIES: usize = 100;
 
+/// Folders within each other that are removed with what is in them.
+pub const REMOVE_DEPTH_MAX: usize = DEPTH_MAX;
+/// How often a folder that is being removed is looked through anew, because others put something into it.
+pub const REMOVE_ROUNDS: u32 = 3;
+/// How often a folder is opened that others make and remove at the same time.
+pub const WAY_TRIES: u32 = 100;
+/// Bytes of a folder's entries that are read at once while it is removed or swept.
+pub const WALK_READ: usize = 32 << 10;
+/// Entries that a sweep looks at before it pauses.
+pub const SWEEP_ENTRIES: u32 = 1024;
+/// Pause of a sweep, so that it takes no disk from those who wait for one.
+pub const SWEEP_PAUSE: Duration = Duration::from_millis(2);
+
 /// Run of zeros that becomes a hole in a sparse file, in bytes, aligned to as much: a page, which is the
 /// smallest block that file systems leave out.
 pub const HOLE_LEN: usize = 4096;

@@ -19,6 +19,7 @@ mod file;
 mod folder;
 mod home;
 pub mod journal;
+mod left;
 mod log;
 mod made;
 mod part;
@@ -30,8 +31,9 @@ pub use file::StagedFile;
 pub use folder::{Attributes, LargePlace, StagedFolder, Standing};
 pub use home::Home;
 pub use journal::Source;
+pub(crate) use left::{Left, is_left_name};
+pub(crate) use made::{Chain, FolderId, NewFolders, id as folder_id};
 pub use part::{Kept, Part, Watch};
-pub(crate) use made::{FolderId, Made, NewFolders, id as folder_id};
 pub use place::{Held, Place};
 
 /// What happens to a target that exists.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 #[cfg(target_os = "linux")]
 use std::sync::OnceLock;
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::fileops;
@@ -62,11 +63,20 @@ pub trait Storage: Send + Sync + 'static {
     /// [`ChangeError`].
     fn place(&self, name: &FileName) -> Result<Place, ChangeError>;
 
-    /// Makes a folder, and missing ones above it; one that is there is fine.
+    /// Makes a folder, and missing ones above it; one that is there is fine. When this returns, that is on the disk.
     ///
     /// # Errors
     /// [`ChangeError`].
-    fn make_folder(&self, name: &FileName) -> Result<(), ChangeError>;
+    fn make_folder(&self, name: &FileName) -> Result<(), ChangeError> {
+        self.make_folder_with(name, 0o777)
+    }
+
+    /// As [`Self::make_folder`], with these permission bits if it is made, less those that the process's mask takes
+    /// away; its owner can always use it. One that is there keeps its own.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    fn make_folder_with(&self, name: &FileName, mode: u32) -> Result<(), ChangeError>;
 
     /// Removes a regular file, a symbolic link as such, or an empty folder; with `recursive` a folder with all that
     /// is in it. When this returns, that is on the disk. What the store hides is neither removed nor gone
@@ -82,6 +92,13 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`ChangeError`]; nothing has changed then.
     fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError>;
+
+    /// Removes what was staged here and given up: what has not been changed for `older_than`, no receiver has
+    /// locked, and `is_owned` does not know. Takes little memory, and its time.
+    ///
+    /// # Errors
+    /// If the store cannot be looked through. What cannot be removed stays.
+    fn sweep(&self, older_than: Duration, is_owned: &dyn Fn(&Identity) -> bool) -> io::Result<Swept>;
 
     /// Names of regular files of at least `size` bytes, at most `count` of them.
     ///
@@ -113,6 +130,15 @@ pub struct Removed {
     /// Folders.
     pub folders: u64,
     /// Bytes of the files.
+    pub bytes: u64,
+}
+
+/// What a sweep has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Files.
+    pub files: u64,
+    /// The room that they took, in bytes.
     pub bytes: u64,
 }
 
@@ -359,7 +385,7 @@ impl AsFd for StoredFile {
 }
 
 impl Identity {
-    fn of(metadata: &std::fs::Metadata) -> Self {
+    pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
         Self {
             device: metadata.dev(),
             inode: metadata.ino(),

@@ -26,7 +26,14 @@ impl StagedFile {
     /// # Errors
     /// [`StageError`]; nothing is left behind then.
     pub fn create(target: &Path, size: u64) -> Result<Self, StageError> {
-        let place = Place::at(target)?;
+        Self::create_at(Place::at(target)?, size)
+    }
+
+    /// As [`Self::create`], for a place that is there already.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn create_at(place: Place, size: u64) -> Result<Self, StageError> {
         let (file, name) = beside::open_staged(&place)?;
         let staged = Self { file, staged: name, place, committed: false };
         let place = &staged.place;

@@ -48,6 +48,8 @@ mod open;
 mod parents;
 mod rest;
 
+pub(super) use open::{PROBE, mask_of};
+
 /// The permission bits that a source may set.
 const MODE: u32 = 0o777;
 /// What a folder needs so that files can be put into it.

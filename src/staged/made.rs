@@ -43,19 +43,13 @@ impl Made {
         Arc::new(Self::of(above, name, id, path, None))
     }
 
-    fn of(
-        above: Arc<File>,
-        name: &OsStr,
-        id: FolderId,
-        path: &Path,
-        known: Option<Arc<NewFolders>>,
-    ) -> Self {
+    fn of(above: Arc<File>, name: &OsStr, id: FolderId, path: &Path, known: Option<Arc<NewFolders>>) -> Self {
         let (is_flushed, is_kept) = (AtomicBool::new(false), AtomicBool::new(false));
         Self { above, name: name.to_owned(), id, path: path.to_owned(), is_flushed, is_kept, known }
     }
 
     /// Waits until its entry in the folder above is on the disk.
-    pub(crate) fn flush(&self) -> Result<(), StageError> {
+    fn flush(&self) -> Result<(), StageError> {
         if self.is_flushed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -65,12 +59,12 @@ impl Made {
     }
 
     /// Says that its entry is on the disk, because its file system was flushed after it was made.
-    pub(crate) fn flushed(&self) {
+    fn flushed(&self) {
         self.is_flushed.store(true, Ordering::Release);
     }
 
     /// Says that it stays, even if it should be empty one day.
-    pub(crate) fn keep(&self) {
+    fn keep(&self) {
         self.is_kept.store(true, Ordering::Release);
     }
 
@@ -94,6 +88,39 @@ impl Drop for Made {
         if folders.get(&self.id).is_some_and(|known| std::ptr::eq(known.as_ptr(), self)) {
             folders.remove(&self.id);
         }
+    }
+}
+
+/// The folders on one way that may not be on the disk yet, the outermost one first.
+#[derive(Debug, Default)]
+pub(crate) struct Chain(Vec<Arc<Made>>);
+
+impl Chain {
+    /// Adds the next one.
+    pub(crate) fn push(&mut self, made: Arc<Made>) {
+        self.0.push(made);
+    }
+
+    /// Waits until their entries are on the disk.
+    pub(crate) fn flush(&self) -> Result<(), StageError> {
+        self.0.iter().rev().try_for_each(|made| made.flush())
+    }
+
+    /// Says that their entries are on the disk.
+    pub(crate) fn flushed(&self) {
+        self.0.iter().for_each(|made| made.flushed());
+    }
+
+    /// Says that they stay.
+    pub(crate) fn keep(&self) {
+        self.0.iter().for_each(|made| made.keep());
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // The innermost one first: the others are not empty before.
+        while self.0.pop().is_some() {}
     }
 }
 

@@ -144,19 +144,7 @@ impl Part {
         })?;
         let (state, syncing, writing) = (Mutex::new(state), Mutex::default(), Mutex::default());
         let (sparse, committed) = (false, false);
-        Ok(Self {
-            file,
-            staged,
-            journal,
-            place,
-            since,
-            sync,
-            sparse,
-            committed,
-            state,
-            syncing,
-            writing,
-        })
+        Ok(Self { file, staged, journal, place, since, sync, sparse, committed, state, syncing, writing })
     }
 
     /// Says that pages of zeros become holes, so that no room is made for all of the file beforehand.
@@ -378,7 +366,9 @@ impl Part {
                     .inspect_err(|_| drop(beside::remove(&self.place, &self.journal)))
                     .map_err(failed("write", &self.journal.path))?
             }
-            (None, None) => return Err(failed("write", &self.journal.path)(io::ErrorKind::InvalidInput.into())),
+            (None, None) => {
+                return Err(failed("write", &self.journal.path)(io::ErrorKind::InvalidInput.into()));
+            }
         };
         Ok(state.log.insert(log))
     }

@@ -13,7 +13,7 @@ use rustix::fs::{FileType, Stat, fstat};
 
 use super::StageError;
 use super::beside::{self, failed, folder_of};
-use super::made::{self, Made};
+use super::made::{self, Chain, Made};
 use crate::fileops;
 
 /// A place for a file that is still to come, in an open folder. Missing folders were made for it; if it comes to
@@ -23,8 +23,7 @@ pub struct Place {
     folder: Arc<File>,
     name: OsString,
     path: PathBuf,
-    /// The folders on the way there that may not be on the disk yet, the outermost one first.
-    made: Vec<Arc<Made>>,
+    made: Chain,
 }
 
 /// What has the name of a place already.
@@ -76,14 +75,15 @@ impl Place {
             known.push((open(above)?, made.file_name().unwrap_or_default(), id, above));
         }
         let folder = open(folder)?;
-        let made = known.into_iter().map(|(above, name, id, path)| Made::new(above, name, id, path)).collect();
+        let mut made = Chain::default();
+        known.into_iter().for_each(|(above, name, id, path)| made.push(Made::new(above, name, id, path)));
         // A path that ends in `..` means a folder, which is noticed when the name is looked at.
         let name = target.file_name().unwrap_or(OsStr::new("."));
         Ok(Self { folder, name: name.to_owned(), path: target.to_owned(), made })
     }
 
     /// A place in an open folder. `path` is shown, and its last component is the name.
-    pub(crate) fn within(folder: Arc<File>, path: PathBuf, made: Vec<Arc<Made>>) -> Self {
+    pub(crate) fn within(folder: Arc<File>, path: PathBuf, made: Chain) -> Self {
         let name = path.file_name().unwrap_or(OsStr::new(".")).to_owned();
         Self { folder, name, path, made }
     }
@@ -121,18 +121,18 @@ impl Place {
     pub fn sync(&self) -> Result<(), StageError> {
         let folder = folder_of(&self.path);
         fileops::sync_open_folder(&self.folder).map_err(failed("flush the folder", folder))?;
-        self.made.iter().rev().try_for_each(|made| made.flush())
+        self.made.flush()
     }
 
     /// As [`Self::sync`], for who has flushed the whole file system himself since the place was found, and the names
     /// were given.
     pub fn synced(&self) {
-        self.made.iter().for_each(|made| made.flushed());
+        self.made.flushed();
     }
 
     /// Says that something came of it: the folders that were made for it stay.
     pub fn keep(&self) {
-        self.made.iter().for_each(|made| made.keep());
+        self.made.keep();
     }
 
     pub(super) fn found(&self) -> Result<Option<Stat>, StageError> {
@@ -148,13 +148,6 @@ impl Place {
 impl AsFd for Place {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        // The innermost one first: the others are not empty before.
-        while self.made.pop().is_some() {}
     }
 }
 

@@ -14,21 +14,26 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, stat};
 #[cfg(target_os = "linux")]
 use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::{ChangeError, ListError, OpenError, Removed, Storage, StoredFile, Trail};
+use super::{ChangeError, Identity, ListError, OpenError, Removed, Storage, StoredFile, Swept, Trail};
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
 use crate::listing::{Selection, Stretch};
 use crate::names::{self, FileName};
-use crate::staged::Place as StagePlace;
+use crate::staged::{NewFolders, Place as StagePlace};
 
 mod change;
 mod listing;
+mod removal;
 mod survey;
+mod sweep;
+mod way;
 
 /// A folder is opened only to go through it.
 #[cfg(target_os = "linux")]
@@ -49,6 +54,8 @@ const FILE: OFlags = OFlags::RDONLY
 pub struct LocalDisk {
     root: PathBuf,
     hidden: Vec<PathBuf>,
+    /// Folders that were made here a moment ago.
+    new: Arc<NewFolders>,
 }
 
 impl LocalDisk {
@@ -71,6 +78,7 @@ impl LocalDisk {
         Ok(Self {
             root: std::path::absolute(root)?,
             hidden: hidden.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
+            new: Arc::default(),
         })
     }
 
@@ -172,16 +180,20 @@ impl Storage for LocalDisk {
         change::place(self, name)
     }
 
-    fn make_folder(&self, name: &FileName) -> Result<(), ChangeError> {
-        change::make_folder(self, name)
+    fn make_folder_with(&self, name: &FileName, mode: u32) -> Result<(), ChangeError> {
+        change::make_folder(self, name, mode)
     }
 
     fn remove(&self, name: &FileName, recursive: bool) -> Result<Removed, ChangeError> {
-        change::remove(self, name, recursive)
+        removal::remove(self, name, recursive)
     }
 
     fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError> {
         change::rename(self, from, to, replace)
+    }
+
+    fn sweep(&self, older_than: Duration, is_owned: &dyn Fn(&Identity) -> bool) -> io::Result<Swept> {
+        sweep::sweep(self, older_than, is_owned)
     }
 
     fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>> {

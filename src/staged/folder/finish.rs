@@ -111,14 +111,21 @@ impl StagedFolder {
 
     /// Mode first, then the time, which says that all is done.
     pub(super) fn finish(&self, file: &File, attributes: &Attributes) -> io::Result<()> {
-        let mode = attributes.mode & MODE & !self.mask;
+        attributes.set(file, self.mask)
+    }
+}
+
+impl Attributes {
+    /// Gives them to a file or folder, but for the permission bits that the mask takes away.
+    pub(in super::super) fn set(&self, file: &File, mask: u32) -> io::Result<()> {
+        let mode = self.mode & MODE & !mask;
         if look::at_open(file)?.mode & 0o7777 != mode {
             fileops::set_mode(file, mode)?;
         }
-        if attributes.modified == UNKNOWN {
+        if self.modified == UNKNOWN {
             return Ok(());
         }
-        fileops::set_modified(file, attributes.modified)
+        fileops::set_modified(file, self.modified)
     }
 }
 

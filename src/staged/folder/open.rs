@@ -31,7 +31,7 @@ use crate::fileops;
 use crate::limits::STAGING_TRIES;
 
 /// Ending of the name of a folder that is made to learn which permission bits this process may give.
-pub(super) const PROBE: &str = ".mode";
+pub(in super::super) const PROBE: &str = ".mode";
 
 impl StagedFolder {
     /// Opens and locks the folder that is to become `target`, or `target` itself if it is a folder.
@@ -196,15 +196,14 @@ impl Place {
     fn open(path: &Path, since: Option<[u8; TOKEN_LEN]>) -> Result<Self, StageError> {
         let top = Arc::new(File::open(path).map_err(failed("open the folder", path))?);
         let home = Home::of(&top, since).map_err(failed("look at", path))?;
-        let mask = mask(&top).map_err(failed("create a folder in", path))?;
+        let probe = beside::hidden_name(Path::new(""), PROBE);
+        let mask = mask_of(&top, OsStr::new(&probe)).map_err(failed("create a folder in", path))?;
         Ok(Self { top, home, mask })
     }
 }
 
-/// Which permission bits the system takes from what is made in a folder.
-fn mask(folder: &File) -> io::Result<u32> {
-    let probe = beside::hidden_name(Path::new(""), PROBE);
-    let probe = OsStr::new(&probe);
+/// Which permission bits the system takes from what is made in a folder. Nobody else may use the probe's name.
+pub(in super::super) fn mask_of(folder: &File, probe: &OsStr) -> io::Result<u32> {
     match fileops::create_folder_at(folder, probe, MODE) {
         // A killed receiver has left it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

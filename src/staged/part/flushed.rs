@@ -5,9 +5,10 @@ use std::sync::PoisonError;
 
 use super::Part;
 use crate::fileops;
-use crate::staged::beside::{self, failed};
+use crate::staged::beside::{self, failed, folder_of};
+use crate::staged::folder::{PROBE, mask_of};
 use crate::staged::journal::Record;
-use crate::staged::{Replace, StageError};
+use crate::staged::{Attributes, Replace, StageError};
 
 impl Part {
     /// Flushes what has been recorded and says so in the journal; does nothing if that is nothing new,
@@ -54,9 +55,34 @@ impl Part {
     /// If that fails the target is as it was, and what was received is kept, except after a failed
     /// flush. Only if flushing the folder fails does the target hold the new file already, though a
     /// power cut might undo that.
-    pub fn commit(mut self, replace: Replace) -> Result<(), StageError> {
+    pub fn commit(self, replace: Replace) -> Result<(), StageError> {
         self.usable(&self.state())?;
         beside::adopt_permissions(&self.file, &self.staged, &self.place)?;
+        self.commit_as_it_is(replace)
+    }
+
+    /// As [`Self::commit`], for a file that is to have these attributes, whatever those of the one that it
+    /// replaces. [`Attributes::sparse`] is not looked at here.
+    ///
+    /// # Errors
+    /// As [`Self::commit`]. With [`Replace::Never`] what was received is kept, too: who is told that the name is
+    /// taken may come back and replace it.
+    pub fn commit_with(self, replace: Replace, attributes: &Attributes) -> Result<(), StageError> {
+        self.usable(&self.state())?;
+        beside::replaced_mode(&self.place)?;
+        let path = self.staged.path.as_path();
+        let mask = self.mask().map_err(failed("create a folder in", folder_of(path)))?;
+        let set = attributes.set(&self.file, mask);
+        set.map_err(failed("set mode and time of", path))?;
+        self.commit_as_it_is(replace)
+    }
+
+    /// Which permission bits the system takes from what is made beside the part.
+    fn mask(&self) -> io::Result<u32> {
+        mask_of(self.place.folder(), &self.place.hidden(PROBE).name)
+    }
+
+    fn commit_as_it_is(mut self, replace: Replace) -> Result<(), StageError> {
         if self.sync {
             self.trusted(fileops::sync_file(&self.file).map_err(failed("flush", self.place.path())))?;
         }

@@ -24,7 +24,7 @@ use crate::names::FileName;
 use crate::storage::{ListError, OpenError, PERMISSIONS};
 
 mod cursor;
-mod folder;
+pub(super) mod folder;
 
 use cursor::{Cursor, Place as Position};
 use folder::{Folder, Raw};

@@ -9,15 +9,15 @@ use rustix::fs::{RawDir, SeekFrom, seek};
 use rustix::io::Errno;
 
 /// Something in a folder, as the folder says it.
-pub(super) struct Raw {
-    pub(super) name: Vec<u8>,
-    pub(super) kind: FileType,
+pub(in crate::storage::local) struct Raw {
+    pub(in crate::storage::local) name: Vec<u8>,
+    pub(in crate::storage::local) kind: FileType,
     /// The place behind it.
-    pub(super) behind: u64,
+    pub(in crate::storage::local) behind: u64,
 }
 
 /// An open folder and a place in it.
-pub(super) struct Folder {
+pub(in crate::storage::local) struct Folder {
     folder: OwnedFd,
     /// Behind the last entry that was taken.
     offset: u64,
@@ -28,28 +28,28 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    pub(super) fn new(folder: OwnedFd) -> Self {
+    pub(in crate::storage::local) fn new(folder: OwnedFd) -> Self {
         Self { folder, offset: 0, read: VecDeque::new(), has_to_seek: false, is_at_end: false }
     }
 
-    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+    pub(in crate::storage::local) fn as_fd(&self) -> BorrowedFd<'_> {
         self.folder.as_fd()
     }
 
     /// The place behind the last entry that was taken.
-    pub(super) fn offset(&self) -> u64 {
+    pub(in crate::storage::local) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Goes to a place that an entry had behind it, or 0.
-    pub(super) fn seek(&mut self, offset: u64) {
+    pub(in crate::storage::local) fn seek(&mut self, offset: u64) {
         self.offset = offset;
         self.has_to_seek = offset != 0;
         self.read.clear();
     }
 
     /// Takes the next entry. The buffer is one to read into.
-    pub(super) fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Raw>, Errno> {
+    pub(in crate::storage::local) fn next(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Raw>, Errno> {
         loop {
             if let Some(raw) = self.read.pop_front() {
                 self.offset = raw.behind;
