@@ -6,9 +6,11 @@
 
 mod requester;
 mod responder;
+mod runs;
 
 pub use requester::{Data, Heard, Requester};
 pub use responder::{Ask, Opened, Output, Responder};
+pub(crate) use runs::Queue;
 
 #[cfg(test)]
 mod tests;

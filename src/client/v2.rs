@@ -24,7 +24,6 @@ mod download;
 pub(super) mod link;
 pub(super) mod listing;
 mod pour;
-mod queue;
 pub(super) mod small;
 mod work;
 

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::answers::{file_of, size_again, values_of};
 use super::link::{Arrived, Link, Opening};
-use super::queue::Queue;
 use super::work::Shared;
 use super::{Remains, Stop, crew, random};
 use crate::client::attempt::{Attempt, Got, blocking};
@@ -18,6 +17,7 @@ use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, Get, RequestId, Stat, TransferId};
 use crate::digest::Digest;
 use crate::error::Code;
+use crate::exchange::Queue;
 use crate::limits::{BLOCKS_MAX, V2_LINK_BLOCKS_MIN, V2_RUN_BLOCKS_MAX};
 use crate::names::base;
 use crate::staged::{Attributes, Kept, Part, Source};

@@ -13,11 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::link::{Arrived, Link};
-use super::queue::Queue;
 use crate::client::FetchError;
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, ClientFrame, File, Get, RequestId, TransferId};
-use crate::exchange::{Data, Heard, Requester};
+use crate::exchange::{Data, Heard, Queue, Requester};
 use crate::limits::{V2_PIECE, V2_RUNS_AHEAD};
 use crate::staged::{Part, Source};
 use crate::tree::{BLOCK_LEN, BlockHasher, block_span};

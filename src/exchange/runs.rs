@@ -1,6 +1,6 @@
 //! The blocks of a file that are still to be fetched, handed out in runs.
 //!
-//! Several links take from one queue. A run is large while much is left and small towards the end, so
+//! Several connections take from one queue, be it the links of a download or those of an upload. A run is large while much is left and small towards the end, so
 //! that all links end at about the same time.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,24 +10,24 @@ use crate::limits::{V2_BLOCK_TRIES, V2_RUN_BLOCKS_MAX, V2_RUN_BLOCKS_MIN};
 
 /// Blocks that nobody fetches yet.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     runs: VecDeque<Range<u64>>,
     /// How often a block has arrived damaged.
     damaged: BTreeMap<u64, u32>,
 }
 
 impl Queue {
-    pub(super) fn new(runs: Vec<Range<u64>>) -> Self {
+    pub(crate) fn new(runs: Vec<Range<u64>>) -> Self {
         Self { runs: runs.into(), damaged: BTreeMap::new() }
     }
 
     /// How many blocks are left.
-    pub(super) fn left(&self) -> u64 {
+    pub(crate) fn left(&self) -> u64 {
         self.runs.iter().map(|run| run.end - run.start).sum()
     }
 
-    /// The next blocks for one of `links` links.
-    pub(super) fn take(&mut self, links: u64) -> Option<Range<u64>> {
+    /// The next blocks for one of `links` connections.
+    pub(crate) fn take(&mut self, links: u64) -> Option<Range<u64>> {
         /// Runs that each link should still get, about: the last ones decide how even the end is.
         const SHARE: u64 = 8;
         let most = (self.left() / (SHARE * links.max(1))).clamp(V2_RUN_BLOCKS_MIN, V2_RUN_BLOCKS_MAX);
@@ -41,14 +41,14 @@ impl Queue {
     }
 
     /// Takes blocks back that were not fetched after all.
-    pub(super) fn give_back(&mut self, run: Range<u64>) {
+    pub(crate) fn give_back(&mut self, run: Range<u64>) {
         if !run.is_empty() {
             self.runs.push_front(run);
         }
     }
 
     /// A block arrived damaged: it is fetched again, unless it was damaged too often.
-    pub(super) fn repeat(&mut self, block: u64) -> bool {
+    pub(crate) fn repeat(&mut self, block: u64) -> bool {
         let tries = self.damaged.entry(block).or_default();
         *tries += 1;
         let may_again = *tries < V2_BLOCK_TRIES;
