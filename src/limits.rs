@@ -136,6 +136,8 @@ pub const LIST_TIME: Duration = Duration::from_millis(500);
 pub const LIST_READ: usize = 32 << 10;
 /// Links to folders that a listing follows within one name.
 pub const LIST_LINKS_MAX: u8 = 8;
+/// Things that one connection is removing, renaming or making; while there are as many, no more is heard.
+pub const V2_CHANGES_MAX: usize = 64;
 /// Stretches of listings that the server makes at the same time: each holds a descriptor for each folder
 /// on its way.
 pub const LISTING_MAX: usize = 8;

@@ -17,6 +17,7 @@ use crate::limits::NAME_LOGGED;
 use crate::logging::FILE_ONLY;
 use crate::server::Monitor;
 use crate::service::{Event, Observer};
+use crate::storage::Removed;
 use crate::text::logged;
 use crate::tree::Root;
 use crate::units::Rate;
@@ -109,6 +110,9 @@ impl Observer for Audit {
             | Event::Sent { .. }
             | Event::HashedAhead { .. }
             | Event::Cut { .. } => self.observe_transfer(event),
+            Event::Made { .. } | Event::Removed { .. } | Event::Moved { .. } | Event::NotChanged { .. } => {
+                self.observe_change(event);
+            }
             ref access => self.observe_access(access),
         }
     }
@@ -211,6 +215,43 @@ impl Audit {
                 warn!(
                     event = "cut", %peer, key = key.map(field::display), %file, done, size, have = resumed(have), %cause,
                     "Transfer of '{file}' to {peer}{with} cut after {done} of {size} bytes{there}: {cause}"
+                );
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Audit {
+    fn observe_change(&self, event: &Event<'_>) {
+        match *event {
+            Event::Made { peer, key, name } => {
+                let (folder, with) = (logged(name.as_bytes()), with(key));
+                info!(
+                    event = "made", %peer, key = key.map(field::display), %folder,
+                    "Made the folder '{folder}' for {peer}{with}"
+                );
+            }
+            Event::Removed { peer, key, name, removed: Removed { files, folders, bytes } } => {
+                let (file, with) = (logged(name.as_bytes()), with(key));
+                info!(
+                    event = "removed", %peer, key = key.map(field::display), %file, files, folders, bytes,
+                    "Removed '{file}' ({files} files, {folders} folders, {bytes} bytes) for {peer}{with}"
+                );
+            }
+            Event::Moved { peer, key, from, to } => {
+                let (from, to, with) = (logged(from.as_bytes()), logged(to.as_bytes()), with(key));
+                info!(
+                    event = "moved", %peer, key = key.map(field::display), %from, %to,
+                    "Moved '{from}' to '{to}' for {peer}{with}"
+                );
+            }
+            Event::NotChanged { peer, key, name, cause } => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                let (file, cause, with) = (said(name), logged(cause.as_bytes()), with(key));
+                warn!(
+                    event = "not-changed", %peer, key = key.map(field::display), %file, %cause,
+                    "Nothing was changed at '{file}' for {peer}{with}: {cause}"
                 );
             }
             _ => {}

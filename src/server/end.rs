@@ -35,6 +35,9 @@ pub(super) enum End {
     /// The connection broke.
     #[error(transparent)]
     Wire(#[from] WireEnd),
+    /// The peer closed while it still had to bring something.
+    #[error("closed before all that was due had come")]
+    Unfinished,
     /// The server stops and the peer had not asked for anything yet.
     #[error("the server is stopping")]
     Stopping,

@@ -5,7 +5,7 @@
 //! other: while a frame is being sent nothing is read, so a peer that asks and does not read is held
 //! up by its own socket. Work that takes time runs beside it and is given up when nobody wants it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Responder};
-use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MAX, V2_ROOM_MIN};
+use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, NotAccepted, Permit};
@@ -31,16 +31,21 @@ use crate::service::accounts::Account;
 use crate::service::digests::HashError;
 use crate::service::listing::ListingError;
 use crate::service::small::{Lane, Reading};
+use crate::service::uploads::UploadError;
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
 use crate::tree::{Tree, Value};
 
+mod changing;
+mod hearing;
 mod listing;
 mod opening;
+mod receiving;
 mod sending;
 
 use listing::Listing;
 use opening::Opening;
+use receiving::{Following, Wholes};
 use sending::Whole;
 
 /// The one text with which a name is refused, whatever the reason.
@@ -76,7 +81,11 @@ pub(super) async fn serve(
         openings: Arc::new(Semaphore::new(V2_OPENING_MAX)),
         input,
         room: V2_ROOM_MIN,
+        following: None,
         input_ended: false,
+        changing: BTreeSet::new(),
+        wholes: Wholes::default(),
+        still_at: None,
         output: BytesMut::new(),
         whole: Vec::new(),
         held: VecDeque::new(),
@@ -84,7 +93,7 @@ pub(super) async fn serve(
     let ended = match hello.first {
         // A hello may go to a server that takes it for a name, and logs it.
         Some(ClientFrame::Auth(_)) => Err(WireError::Frame("a key is in the hello").into()),
-        Some(first) => connection.hear(first),
+        Some(first) => connection.hear_asked(first),
         None => Ok(()),
     };
     let ended = match ended {
@@ -154,6 +163,7 @@ enum Done {
     Rooted(RequestId, Result<Arc<Tree>, HashError>),
     Valued(RequestId, u64, Result<Value, HashError>),
     Listed(RequestId, Result<Stretch, ListingError>),
+    Changed(RequestId, Result<(), UploadError>, Turn),
 }
 
 /// A turn to open a file, held until what came of it has been received or is gone.
@@ -176,7 +186,15 @@ struct Connection<'a> {
     input: BytesMut,
     /// Room for what comes in next.
     room: usize,
+    /// Bytes that come next, in place of a frame.
+    following: Option<Following>,
     input_ended: bool,
+    /// Requests to remove, rename or make something that have not ended.
+    changing: BTreeSet<RequestId>,
+    /// Small files that come as a whole.
+    wholes: Wholes,
+    /// When the client is told next that what it waits for is still being done.
+    still_at: Option<Instant>,
     /// Frames that go out with the next write.
     output: BytesMut,
     /// Small files that the output holds as a whole.
@@ -222,8 +240,10 @@ impl Connection<'_> {
                 active = Instant::now();
             } else if bytes && active.elapsed() < self.context.settings.idle_timeout {
                 // Parts of a frame, which do not keep a connection open by themselves.
-            } else if self.input_ended && self.responder.is_idle() {
+            } else if self.input_ended && self.is_idle() {
                 return Ok(());
+            } else if self.input_ended && self.lacks_input() {
+                return Err(End::Unfinished);
             } else {
                 self.wait(wire, active).await?;
             }
@@ -234,8 +254,10 @@ impl Connection<'_> {
     async fn wait(&mut self, wire: &mut Wire, active: Instant) -> Result<(), End> {
         let idle_timeout = self.context.settings.idle_timeout;
         let tick = self.responder.deadline().map(Instant::from_std);
-        let deadline = tick.unwrap_or(active + idle_timeout);
-        let is_idle = self.responder.is_idle();
+        let is_idle = self.is_idle();
+        let still_at = self.still_at();
+        let may_hear = self.may_hear();
+        let deadline = tick.into_iter().chain(still_at).min().unwrap_or(active + idle_timeout);
         if is_idle {
             // Whoever has nothing to ask for should cost little.
             wire.rest();
@@ -246,62 +268,18 @@ impl Connection<'_> {
             }
         }
         tokio::select! {
-            ready = wire.readable(), if !self.input_ended => ready?,
+            ready = wire.readable(), if !self.input_ended && may_hear => ready?,
             Some(done) = self.running.join_next() => self.take(done.ok()),
-            () = sleep_until(deadline) => match tick {
-                Some(_) => self.responder.tick(Instant::now().into_std()),
-                None => return Err(End::Idle(idle_timeout)),
+            () = sleep_until(deadline) => match (tick, still_at) {
+                (None, None) => return Err(End::Idle(idle_timeout)),
+                _ => {
+                    self.responder.tick(Instant::now().into_std());
+                    self.tell_still_at();
+                }
             },
             () = self.context.stopping.cancelled(), if is_idle => return Err(End::Stopping),
         }
         Ok(())
-    }
-
-    /// Takes in what has arrived.
-    fn take_input(&mut self, wire: &mut Wire) -> Result<Taken, End> {
-        let mut taken = Taken { bytes: false, frames: false };
-        if self.input_ended {
-            return Ok(taken);
-        }
-        self.input.reserve(self.room);
-        let room = self.input.capacity() - self.input.len();
-        match wire.read_now(&mut self.input)? {
-            None => {}
-            Some(0) => {
-                // Whatever came before is still answered: a peer may have closed only its own side.
-                self.input_ended = true;
-                taken = Taken { bytes: true, frames: true };
-            }
-            Some(count) => {
-                taken.bytes = true;
-                // Whoever says much is listened to in larger pieces.
-                self.room = if count == room { V2_ROOM_MAX.min(2 * self.room) } else { self.room };
-            }
-        }
-        while let Some(frame) = ClientFrame::decode(&mut self.input)? {
-            self.hear(frame)?;
-            taken.frames = true;
-        }
-        Ok(taken)
-    }
-
-    fn hear(&mut self, frame: ClientFrame) -> Result<(), End> {
-        if let ClientFrame::Cancel(request) = frame
-            && let Some(account) = self.account(request)
-        {
-            account.cut("the client cancelled it");
-        }
-        match frame {
-            ClientFrame::Auth(_) if std::mem::replace(&mut self.has_shown_key, true) => {
-                Err(WireError::Frame("a key was shown before").into())
-            }
-            ClientFrame::Auth(shown) => {
-                self.caller =
-                    self.context.service.authenticate(&self.caller, &shown).map_err(End::NotAccepted)?;
-                Ok(())
-            }
-            other => Ok(self.responder.handle(other, Instant::now().into_std())?),
-        }
     }
 
     /// Does what the responder asks for, as far as there is room for what it gives; `true` if that was
@@ -352,6 +330,11 @@ impl Connection<'_> {
         self.output.len() < V2_GATHER
     }
 
+    /// Whether nothing is in flight.
+    fn is_idle(&self) -> bool {
+        self.responder.is_idle() && self.changes_nothing()
+    }
+
     fn version(&self, request: RequestId) -> Option<Arc<Version>> {
         let work = self.works.get(&request)?.work.as_ref()?;
         Some(Arc::clone(&work.version))
@@ -390,6 +373,7 @@ impl Connection<'_> {
             }
             Done::Valued(request, block, Ok(value)) => self.responder.valued(request, block, value),
             Done::Listed(request, listed) => self.listed(request, listed),
+            Done::Changed(request, changed, _turn) => self.changed(request, changed),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),

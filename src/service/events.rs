@@ -10,6 +10,7 @@ use crate::digest::{Digest, Md5};
 use crate::keys::KeyName;
 use crate::names::FileName;
 use crate::rights::Verb;
+use crate::storage::Removed;
 use crate::tree::Root;
 
 /// Hears of every event. Called on the async threads: it must not block.
@@ -205,6 +206,48 @@ pub enum Event<'a> {
         /// Bytes of it that the peer had before.
         have: u64,
         /// Why.
+        cause: &'a str,
+    },
+    /// A folder was made, or was there already.
+    Made {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The folder.
+        name: &'a FileName,
+    },
+    /// Something was removed.
+    Removed {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// What had this name.
+        name: &'a FileName,
+        /// How much that was.
+        removed: Removed,
+    },
+    /// Something was given another name.
+    Moved {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The old name.
+        from: &'a FileName,
+        /// The new one.
+        to: &'a FileName,
+    },
+    /// Something could not be stored, made, removed or renamed.
+    NotChanged {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// Its name.
+        name: &'a [u8],
+        /// The true reason, of which the peer was told little.
         cause: &'a str,
     },
 }

@@ -8,6 +8,10 @@ use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
 use crate::tree::Root;
 
+mod changing;
+
+pub(crate) use changing::Change;
+
 /// What came of a file that was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stored {
@@ -63,6 +67,11 @@ pub(crate) enum UploadError {
 }
 
 impl UploadError {
+    /// A piece of work on it has ended before its end.
+    pub(crate) fn aborted(aborted: &tokio::task::JoinError) -> Self {
+        Self::Place(ChangeError::Io(std::io::Error::other(aborted.to_string())))
+    }
+
     /// The kind of failure, as the peer is told it.
     pub(crate) fn code(&self) -> Code {
         match self {
