@@ -193,6 +193,12 @@ pub struct Identity {
     pub changed: FileTime,
 }
 
+/// Length of [`Identity::token`], in bytes.
+pub const IDENTITY_TOKEN_LEN: usize = 16;
+
+/// Keeps tokens apart from all other uses of BLAKE3.
+const TOKEN_CONTEXT: &str = "oneport 2026 file identity";
+
 /// The bits of a mode that say who may read, write and execute (POSIX `S_IRWXU | S_IRWXG | S_IRWXO`).
 const PERMISSIONS: u32 = 0o777;
 
@@ -393,6 +399,23 @@ impl Identity {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// What tells this version from others to a peer: opaque, the same after a restart, never all zero.
+    #[must_use]
+    pub fn token(&self) -> [u8; IDENTITY_TOKEN_LEN] {
+        let Self { device, inode, size, modified, changed } = *self;
+        let mut hasher = blake3::Hasher::new_derive_key(TOKEN_CONTEXT);
+        for number in [device, inode, size] {
+            hasher.update(&number.to_be_bytes());
+        }
+        for number in [modified.0, modified.1, changed.0, changed.1] {
+            hasher.update(&number.to_be_bytes());
+        }
+        let mut bytes = [0; IDENTITY_TOKEN_LEN];
+        hasher.finalize_xof().fill(&mut bytes);
+        // Zero means "any version" on the wire.
+        if bytes == [0; IDENTITY_TOKEN_LEN] { [1; IDENTITY_TOKEN_LEN] } else { bytes }
     }
 
     /// Whether the bytes are those of another version of the same file, whatever became of its names.

@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::catalog::Catalog;
 use crate::limits::{BLOCKS_HASHING_MAX, BLOCKS_MAX, HASH_CHUNK, SMALL_FILE_MAX, TREES_BYTES_MAX, TREES_MAX};
 use crate::names::FileName;
-use crate::storage::{FileTime, Identity, OpenError, StoredFile};
+use crate::storage::{FileTime, IDENTITY_TOKEN_LEN, Identity, OpenError, StoredFile};
 use crate::tree::{BlockHash, HASH_LEN, Root, Tree, block_count};
 
 use super::access::Permit;
@@ -31,10 +31,7 @@ mod blocks;
 use blocks::Blocks;
 
 /// Length of a token, in bytes.
-pub(crate) const TOKEN_LEN: usize = 16;
-
-/// Keeps tokens apart from all other uses of BLAKE3.
-const TOKEN_CONTEXT: &str = "oneport 2026 file identity";
+pub(crate) const TOKEN_LEN: usize = IDENTITY_TOKEN_LEN;
 
 /// What tells one version of a file from another, to a peer: opaque, and the same after a restart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -43,18 +40,7 @@ pub(crate) struct Token([u8; TOKEN_LEN]);
 impl Token {
     /// The token of a version.
     pub(crate) fn of(identity: &Identity) -> Self {
-        let Identity { device, inode, size, modified, changed } = *identity;
-        let mut hasher = blake3::Hasher::new_derive_key(TOKEN_CONTEXT);
-        for number in [device, inode, size] {
-            hasher.update(&number.to_be_bytes());
-        }
-        for number in [modified.0, modified.1, changed.0, changed.1] {
-            hasher.update(&number.to_be_bytes());
-        }
-        let mut bytes = [0; TOKEN_LEN];
-        hasher.finalize_xof().fill(&mut bytes);
-        // Zero means "any version" on the wire.
-        Self::from_bytes(bytes).unwrap_or(Self([1; TOKEN_LEN]))
+        Self(identity.token())
     }
 
     /// A token as a peer said it; `None` for zero, which means any version.
