@@ -316,6 +316,25 @@ pub const FOLDER_FILE_TRIES: u32 = 3;
 /// Files that were saved after which they are flushed together.
 pub const FOLDER_SYNC_FILES: u64 = 65_536;
 
+/// Largest file that is put with all of its bytes at once, in bytes: read and hashed in memory, and proven by
+/// the server as a whole.
+pub const PUT_WHOLE_MAX: u64 = 1 << 20;
+/// How often the bytes of a file may be asked for in one attempt to put it, all in all: damaged blocks come again,
+/// and what a connection lost is asked for on another one.
+pub const PUT_REPEATS_MAX: u64 = 8;
+/// Bytes that may be asked for besides those in one attempt to put a file, however small it is.
+pub const PUT_SURPLUS_MAX: u64 = 64 << 20;
+/// Requests for one file that is put that a server may make on a connection, besides so many for each of its blocks.
+pub const PUT_REQUESTS_MAX: u64 = 1024;
+/// Requests for each block of a file that is put that a server may make on a connection.
+pub const PUT_REQUESTS_PER_BLOCK_MAX: u64 = 8;
+/// Bytes that are read of a server's requests before what it asked for is sent.
+pub const PUT_UNANSWERED_MAX: usize = 256 << 10;
+/// How often is looked again at a block that somebody else hashes.
+pub const PUT_HASHING_PROBE: Duration = Duration::from_secs(1);
+/// How long a client that gives an upload up tells the server why.
+pub const PUT_FAREWELL: Duration = Duration::from_secs(1);
+
 /// Pings that the client sends where nobody says how many.
 pub const PINGS: u32 = 4;
 /// Time between two pings of the client.

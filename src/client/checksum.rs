@@ -68,11 +68,19 @@ impl Checksum {
 
     /// Compares with the bytes of a file. May block.
     pub(super) fn check_file(&self, file: &File) -> Result<(), FetchError> {
+        self.check_bytes(|buffer, offset| file.read_at(buffer, offset))
+    }
+
+    /// Compares with bytes that are read piece by piece, each behind the one before, until there are none.
+    pub(super) fn check_bytes(
+        &self,
+        mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    ) -> Result<(), FetchError> {
         let mut checking = Checking::new(self.clone());
         let mut buffer = vec![0; HASH_CHUNK];
         let mut offset = 0;
         loop {
-            match file.read_at(&mut buffer, offset) {
+            match read(&mut buffer, offset) {
                 Ok(0) => return checking.finish(),
                 Ok(count) => {
                     checking.update(&buffer[..count]);

@@ -1,4 +1,4 @@
-//! What can go wrong while a file is fetched, and whether trying again may help.
+//! What can go wrong while a file is fetched or put, and whether trying again may help.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,9 +8,10 @@ use super::distrust::Distrust;
 use crate::codec::WireError;
 use crate::digest::Md5;
 use crate::error::{Code, in_words, is_no_space};
+use crate::names::NameError;
 use crate::staged::StageError;
 
-/// Why a file was not fetched.
+/// Why a file was not fetched, or not put.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
@@ -168,6 +169,79 @@ pub enum FetchError {
         #[source]
         source: io::Error,
     },
+    /// The server cannot be given files at all.
+    #[error(
+        "{server} does not take files: it speaks a version of the protocol that cannot store, remove or rename"
+    )]
+    NoUploads {
+        /// The server.
+        server: String,
+    },
+    /// The server cannot store the file now.
+    #[error("{peer} cannot store it now: {text}")]
+    Unstored {
+        /// The server.
+        peer: SocketAddr,
+        /// The server's words, made safe to show.
+        text: String,
+    },
+    /// A local file became another one while it was sent.
+    #[error("{path} changed while it was being sent")]
+    LocalChanged {
+        /// The file.
+        path: String,
+    },
+    /// The server says that it has stored something else than what was sent.
+    #[error("{peer} says that it stored '{name}', but with other bytes than were sent")]
+    StoredOther {
+        /// The server.
+        peer: SocketAddr,
+        /// The file on the server.
+        name: String,
+    },
+    /// A local file is not the one that the user knows.
+    #[error("{path} has {algorithm} {found}, not {wanted} (--checksum); nothing was sent")]
+    OtherSource {
+        /// The file.
+        path: String,
+        /// How the checksum is computed.
+        algorithm: &'static str,
+        /// The checksum that the user gave.
+        wanted: String,
+        /// The checksum of the file.
+        found: String,
+    },
+    /// What was to be sent as a file is something else.
+    #[error("{path} is not a regular file; only files and folders can be sent")]
+    NotALocalFile {
+        /// What it is called.
+        path: String,
+    },
+    /// What was to be sent as a folder is something else.
+    #[error("{path} is not a folder; send it without -r")]
+    NotALocalFolder {
+        /// What it is called.
+        path: String,
+    },
+    /// A name that nothing on a server can have.
+    #[error("'{name}' cannot be a name on a server: {source}")]
+    Name {
+        /// The name, made safe to show.
+        name: String,
+        /// Why not.
+        #[source]
+        source: NameError,
+    },
+    /// A local file is larger than the protocol can carry.
+    #[error("{path} is too large: it has {size} bytes, and at most {max} can be sent")]
+    TooLarge {
+        /// The file.
+        path: String,
+        /// Its size in bytes.
+        size: u64,
+        /// The largest size in bytes.
+        max: u64,
+    },
     /// The server does not keep to the protocol.
     #[error("{peer} does not speak the protocol: {source}")]
     Protocol {
@@ -210,21 +284,29 @@ impl FetchError {
     pub fn code(&self) -> Code {
         match self {
             Self::NotFound(_) => Code::NotFound,
-            Self::Selection { .. } => Code::Usage,
+            Self::Selection { .. }
+            | Self::Name { .. }
+            | Self::NotALocalFile { .. }
+            | Self::NotALocalFolder { .. } => Code::Usage,
             Self::Refused { .. } => Code::NotAllowed,
             Self::Connect { .. } => Code::Connect,
             Self::Lost { .. } => Code::Lost,
             Self::Silent { .. } => Code::Timeout,
             Self::Unanswered { .. } => Code::Lost,
-            Self::OldServer { .. } | Self::KeyNeedsV2 { .. } => Code::Unsupported,
+            Self::OldServer { .. } | Self::KeyNeedsV2 { .. } | Self::NoUploads { .. } => Code::Unsupported,
             Self::Untrusted(distrust) => distrust.code(),
-            Self::SourceChanged { .. } | Self::StreamChanged { .. } => Code::SourceChanged,
-            Self::Unavailable { .. } => Code::Other,
+            Self::SourceChanged { .. } | Self::StreamChanged { .. } | Self::LocalChanged { .. } => {
+                Code::SourceChanged
+            }
+            Self::TooLarge { .. } => Code::Limit,
+            Self::Unavailable { .. } | Self::Unstored { .. } => Code::Other,
             Self::Failed { code, .. } => *code,
             Self::Protocol { .. } | Self::Violated { .. } => Code::Protocol,
             Self::Checksum { .. }
             | Self::Damaged { .. }
             | Self::Contradiction { .. }
+            | Self::StoredOther { .. }
+            | Self::OtherSource { .. }
             | Self::OtherFile { .. } => Code::Checksum,
             Self::Stage(error) => error.code(),
             Self::Output { source, .. } if is_no_space(source) => Code::NoSpace,
@@ -246,6 +328,9 @@ impl FetchError {
             | Self::Unanswered { .. }
             | Self::SourceChanged { .. }
             | Self::Unavailable { .. }
+            | Self::Unstored { .. }
+            | Self::LocalChanged { .. }
+            | Self::StoredOther { .. }
             | Self::Damaged { .. }
             | Self::Contradiction { .. }
             | Self::Violated { .. }
@@ -255,6 +340,12 @@ impl FetchError {
             | Self::Refused { .. }
             | Self::OldServer { .. }
             | Self::KeyNeedsV2 { .. }
+            | Self::NoUploads { .. }
+            | Self::OtherSource { .. }
+            | Self::NotALocalFile { .. }
+            | Self::NotALocalFolder { .. }
+            | Self::Name { .. }
+            | Self::TooLarge { .. }
             | Self::Untrusted(_)
             | Self::StreamChanged { .. }
             | Self::Failed { .. }

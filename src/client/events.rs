@@ -1,4 +1,4 @@
-//! What happens while a file is fetched, as it happens.
+//! What happens while a file is fetched or put, as it happens.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub trait Observer: Send + Sync {
     fn observe(&self, event: &Event<'_>);
 }
 
-/// Something that happened while a file was fetched.
+/// Something that happened while a file was fetched or put.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -38,7 +38,8 @@ pub enum Event<'a> {
         /// The user had said that it is this key. Else nobody has compared it with anything.
         is_pinned: bool,
     },
-    /// The server has the file and is going to send it. Told anew in each attempt.
+    /// The server has the file and is going to send it; or it takes the file that is put, and has asked for the first
+    /// of it. Told anew in each attempt.
     Started {
         /// What the server calls the file, unchecked.
         name: &'a [u8],
@@ -46,7 +47,7 @@ pub enum Event<'a> {
         size: u64,
         /// The digest that it must have, if it is known by now.
         digest: Option<Digest>,
-        /// Bytes of it that are here already and need not be fetched again.
+        /// Bytes of it that are here already, or there, and need not be moved again.
         have: u64,
     },
     /// The server has another version of the file than the one of which a part is here.
@@ -56,14 +57,14 @@ pub enum Event<'a> {
         /// Bytes of the part.
         had: u64,
     },
-    /// More bytes have arrived.
+    /// More bytes have arrived, or left.
     Progress {
         /// Bytes so far, in this attempt.
         done: u64,
         /// Bytes in all.
         size: u64,
     },
-    /// A file of a folder is here, verified.
+    /// A file of a folder is here, verified; or it is stored on the server.
     FileDone {
         /// Its name within the folder.
         name: &'a [u8],
@@ -72,14 +73,14 @@ pub enum Event<'a> {
         /// Its digest.
         digest: Digest,
     },
-    /// A file of a folder was here already, with the same size and time of modification.
+    /// A file of a folder was here, or on the server, already, with the same size and time of modification.
     FileKept {
         /// Its name within the folder.
         name: &'a [u8],
         /// Its size in bytes.
         size: u64,
     },
-    /// A file or a folder within a folder is not here; the others go on.
+    /// A file or a folder within a folder is not here, or not on the server; the others go on.
     FileFailed {
         /// Its name within the folder.
         name: &'a [u8],
@@ -91,7 +92,12 @@ pub enum Event<'a> {
         /// Its name within the folder.
         name: &'a [u8],
     },
-    /// More bytes of a large file of a folder have arrived.
+    /// What is neither a file nor a folder (a pipe, a socket, a device) was not put.
+    FileSpecial {
+        /// Its name within the folder.
+        name: &'a [u8],
+    },
+    /// More bytes of a large file of a folder have arrived, or left.
     FileProgress {
         /// Its name within the folder.
         name: &'a [u8],

@@ -30,15 +30,16 @@ use crate::staged::StagedFolder;
 mod flushes;
 mod large;
 mod plan;
-mod queue;
+pub(super) mod queue;
 mod shared;
-mod sums;
+pub(super) mod sums;
 
 use flushes::Flushes;
 use queue::Queue;
 pub(super) use queue::{Item, Lane};
+pub(super) use shared::Counts;
 pub(super) use shared::Shared;
-use shared::{Counts, concerns_all};
+pub(super) use shared::concerns_all;
 use sums::{Outcome, Sums, Told};
 
 /// What is fetched.
@@ -237,7 +238,7 @@ async fn or_end(
 }
 
 /// Of two results, why it ended: whoever was only interrupted does not know.
-fn why(one: Result<(), FetchError>, other: Result<(), FetchError>) -> Result<(), FetchError> {
+pub(super) fn why(one: Result<(), FetchError>, other: Result<(), FetchError>) -> Result<(), FetchError> {
     match (one, other) {
         (Ok(()) | Err(FetchError::Interrupted), Err(error)) => Err(error),
         (one, _) => one,
@@ -291,7 +292,7 @@ async fn second(shared: &Arc<Shared>, threads: &TaskTracker) -> Result<(), Fetch
 }
 
 /// Hears nothing.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl Observer for Quiet {
     fn observe(&self, _: &Event<'_>) {}

@@ -6,15 +6,21 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::{FetchError, Observer, Server, Settings};
+use super::pace::Pace;
+use super::v2::give::Stored;
+use super::v2::upload::{self, Given, Job, Remains};
+use super::{FetchError, Observer, Server, Settings, Tried, with_retries};
+use crate::names::FileName;
+use crate::text;
 use crate::tree::Root;
 
 pub(super) mod folder;
 mod input;
+pub(super) mod offer;
 
 /// What is offered to a server.
 #[derive(Debug)]
@@ -61,6 +67,40 @@ pub async fn put(
     observer: &dyn Observer,
     stopping: &CancellationToken,
 ) -> Result<Put, FetchError> {
-    let _ = (server, source, name, settings, observer, stopping);
-    Err(FetchError::Interrupted)
+    let pace = Pace::of(settings);
+    put_at(&pace, server, source, name, settings, observer, stopping).await
+}
+
+/// As [`put`], at a pace that others may keep, too.
+async fn put_at(
+    pace: &Pace,
+    server: &Server,
+    source: &UploadSource,
+    name: &[u8],
+    settings: &Settings,
+    observer: &dyn Observer,
+    stopping: &CancellationToken,
+) -> Result<Put, FetchError> {
+    let began = Instant::now();
+    check_name(name)?;
+    upload::check_protocol(server, settings)?;
+    let job = Job { server, source, name, settings, observer, stopping, pace };
+    let mut remains = Remains::default();
+    let given = with_retries(settings, observer, stopping, async || {
+        let before = remains.blocks;
+        let result = Box::pin(upload::run(&job, &mut remains)).await;
+        Tried { result, has_brought_something: remains.blocks > before }
+    });
+    let Given { size, stored, resumed } = given.await?;
+    let (root, unchanged) = match stored {
+        Stored::New(root) => (Some(root), false),
+        Stored::Same => (None, true),
+    };
+    Ok(Put { size, root, elapsed: began.elapsed(), unchanged, resumed })
+}
+
+/// Whether something on a server may have this name at all.
+pub(super) fn check_name(name: &[u8]) -> Result<(), FetchError> {
+    let unfit = |source| FetchError::Name { name: text::shown(name).to_string(), source };
+    FileName::parse(name).map(drop).map_err(unfit)
 }

@@ -13,7 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::limits::{TLS_CLIENT_INPUT, TLS_CLIENT_OUTPUT, V2_INPUT};
+use crate::limits::{SEND_CHUNK, TLS_CLIENT_INPUT, TLS_CLIENT_OUTPUT, TLS_SCRATCH, V2_INPUT};
+use crate::storage::StoredFile;
 use crate::tls::{Opened, Session, TlsError};
 
 /// A connection to a server.
@@ -104,6 +105,67 @@ impl Stream {
             Err(error) => return Err(error),
         }
         Ok(taken.len())
+    }
+
+    /// As [`Self::try_write`], for at most `count` bytes of a file from `offset` on, which must be in it; 0 if
+    /// they are not there any more. In clear they go from the page cache, over TLS through a piece of the stack.
+    pub(super) fn try_send_file(
+        &mut self,
+        file: &StoredFile,
+        offset: u64,
+        count: u64,
+    ) -> Result<usize, GiveError> {
+        let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+        if self.tls.is_none() {
+            return match self.send_from_cache(file, offset, wanted) {
+                Err(error) if is_without_sendfile(&error) => self.copy(file, offset, wanted),
+                Err(error) if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::IO) => {
+                    Err(GiveError::File(error))
+                }
+                result => result.map_err(GiveError::Socket),
+            };
+        }
+        self.copy(file, offset, wanted)
+    }
+
+    fn send_from_cache(&mut self, file: &StoredFile, offset: u64, wanted: usize) -> io::Result<usize> {
+        let wanted = wanted.min(usize::try_from(SEND_CHUNK).unwrap_or(usize::MAX));
+        self.socket.try_io(Interest::WRITABLE, || {
+            let mut at = offset;
+            Ok(rustix::fs::sendfile(&self.socket, file, Some(&mut at), wanted)?)
+        })
+    }
+
+    /// Reads a stretch of a file and writes it, over TLS record by record.
+    fn copy(&mut self, file: &StoredFile, offset: u64, wanted: usize) -> Result<usize, GiveError> {
+        let mut piece = [0; TLS_SCRATCH];
+        let Some(session) = &mut self.tls else {
+            let count =
+                file.read_at(&mut piece[..wanted.min(TLS_SCRATCH)], offset).map_err(GiveError::File)?;
+            return self.socket.try_write(&piece[..count]).map_err(GiveError::Socket);
+        };
+        // What is sealed goes first, so that no more than a stretch is ever held.
+        while !session.outgoing().is_empty() {
+            let count = self.socket.try_write(session.outgoing()).map_err(GiveError::Socket)?;
+            session.sent(count);
+        }
+        let (wanted, mut taken) = (wanted.min(TLS_CLIENT_OUTPUT), 0);
+        while taken < wanted {
+            let room = (wanted - taken).min(TLS_SCRATCH);
+            let count = file.read_at(&mut piece[..room], offset + taken as u64).map_err(GiveError::File)?;
+            if count == 0 {
+                break;
+            }
+            session.seal(&piece[..count]).map_err(|error| GiveError::Socket(broken(error)))?;
+            taken += count;
+        }
+        match self.socket.try_write(session.outgoing()) {
+            Ok(count) => session.sent(count),
+            // It is sealed, so it counts as taken.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(GiveError::Socket(error)),
+        }
+        Ok(taken)
     }
 
     /// Whether something was taken that is not sent yet: [`Self::try_write`] goes on with it.
@@ -224,6 +286,21 @@ impl Parked {
     pub(super) fn unpark(self) -> io::Result<Stream> {
         Ok(Stream { socket: TcpStream::from_std(self.socket)?, tls: self.tls })
     }
+}
+
+/// Why bytes of a file could not be sent.
+#[derive(Debug)]
+pub(super) enum GiveError {
+    /// The file could not be read.
+    File(io::Error),
+    /// The connection is full, or broke.
+    Socket(io::Error),
+}
+
+/// Whether the file system, or the system, does not know `sendfile`.
+fn is_without_sendfile(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(Errno::from_io_error(error), Some(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP))
 }
 
 /// Why hands could not be shaken.

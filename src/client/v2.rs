@@ -21,10 +21,13 @@ pub(super) mod ask;
 pub(super) mod change;
 mod crew;
 mod download;
+pub(super) mod give;
 pub(super) mod link;
 pub(super) mod listing;
 mod pour;
 pub(super) mod small;
+pub(super) mod upload;
+pub(super) mod whole;
 mod work;
 
 pub(super) use crew::in_runtime;
@@ -91,7 +94,7 @@ pub(super) async fn run(attempt: &Attempt<'_>, remains: &mut Remains) -> Result<
 }
 
 /// A number that no other transfer has; never zero.
-fn random() -> TransferId {
+pub(super) fn random() -> TransferId {
     let mut id = TransferId::default();
     while id == TransferId::default() {
         fastrand::fill(&mut id);

@@ -1,4 +1,4 @@
-//! The files of a folder that are still to be fetched, between whoever finds them and whoever fetches them.
+//! The files of a folder that are still to be fetched, or put, between whoever finds them and whoever does it.
 //!
 //! It is bounded: a listing that is faster than the fetching waits. A file that was taken is outstanding
 //! until it is settled; one that a broken connection was about to bring comes back.
@@ -26,9 +26,14 @@ pub(in crate::client) struct Item {
     pub(in crate::client) failures: u32,
 }
 
-impl Item {
+/// Something that waits in a [`Queue`].
+pub(in crate::client) trait Weighed {
     /// Bytes that it is expected to bring.
-    pub(in crate::client) fn expected(&self) -> u64 {
+    fn expected(&self) -> u64;
+}
+
+impl Weighed for Item {
+    fn expected(&self) -> u64 {
         self.listed.as_ref().map_or(FOLDER_UNKNOWN, |(size, _)| *size)
     }
 }
@@ -43,8 +48,8 @@ pub(in crate::client) enum Lane {
 }
 
 #[derive(Debug)]
-pub(in crate::client) struct Queue {
-    state: Mutex<State>,
+pub(in crate::client) struct Queue<T = Item> {
+    state: Mutex<State<T>>,
     /// There is something to take, or never will be.
     more: Notify,
     /// There is room for more.
@@ -52,9 +57,9 @@ pub(in crate::client) struct Queue {
 }
 
 #[derive(Debug)]
-struct State {
-    small: VecDeque<Item>,
-    large: VecDeque<Item>,
+struct State<T> {
+    small: VecDeque<T>,
+    large: VecDeque<T>,
     /// Taken, and neither settled nor given back.
     outstanding: usize,
     /// More may be found.
@@ -63,20 +68,20 @@ struct State {
     is_stopped: bool,
 }
 
-impl Queue {
+impl<T: Weighed> Queue<T> {
     pub(in crate::client) fn new() -> Self {
         let (small, large) = (VecDeque::new(), VecDeque::new());
         let state = State { small, large, outstanding: 0, is_open: true, is_stopped: false };
         Self { state: Mutex::new(state), more: Notify::new(), room: Condvar::new() }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a file, waiting for room; `false` if nobody wants it any more. Blocks.
-    pub(in crate::client) fn add(&self, lane: Lane, item: Item) -> bool {
-        let full = |state: &mut State| !state.is_stopped && state.lane(lane).len() >= FOLDER_QUEUE;
+    pub(in crate::client) fn add(&self, lane: Lane, item: T) -> bool {
+        let full = |state: &mut State<T>| !state.is_stopped && state.lane(lane).len() >= FOLDER_QUEUE;
         let mut state = self.room.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner);
         if state.is_stopped {
             return false;
@@ -114,7 +119,7 @@ impl Queue {
     }
 
     /// Takes a file. It is outstanding from now on.
-    pub(in crate::client) fn take(&self, lane: Lane) -> Option<Item> {
+    pub(in crate::client) fn take(&self, lane: Lane) -> Option<T> {
         self.take_share(lane, 1, 0, 1).pop()
     }
 
@@ -126,14 +131,14 @@ impl Queue {
         count: usize,
         bytes: u64,
         takers: usize,
-    ) -> Vec<Item> {
+    ) -> Vec<T> {
         let mut state = self.state();
         if state.is_stopped {
             return Vec::new();
         }
         let share = count.min(state.lane(lane).len().div_ceil(takers.max(1)));
         let mut sum = 0_u64;
-        let mut fits = |item: &Item| {
+        let mut fits = |item: &T| {
             sum = sum.saturating_add(item.expected());
             sum <= bytes
         };
@@ -149,7 +154,7 @@ impl Queue {
     }
 
     /// Gives an outstanding file back, to be fetched in this lane.
-    pub(in crate::client) fn give_back(&self, lane: Lane, item: Item) {
+    pub(in crate::client) fn give_back(&self, lane: Lane, item: T) {
         let mut state = self.state();
         state.lane(lane).push_front(item);
         state.outstanding -= 1;
@@ -194,8 +199,8 @@ impl Queue {
     }
 }
 
-impl State {
-    fn lane(&mut self, lane: Lane) -> &mut VecDeque<Item> {
+impl<T> State<T> {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<T> {
         match lane {
             Lane::Small => &mut self.small,
             Lane::Large => &mut self.large,

@@ -30,11 +30,46 @@ pub(in crate::client) struct Shared {
 
 /// What has been counted so far.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(in crate::client) struct Counts {
     files: AtomicU64,
     bytes: AtomicU64,
     files_done: AtomicU64,
     bytes_done: AtomicU64,
+}
+
+impl Counts {
+    pub(in crate::client) fn found(&self, bytes: u64) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Of one file `after` bytes are where they are to be, and `before` were counted.
+    pub(in crate::client) fn moved(&self, before: u64, after: u64) {
+        self.bytes_done.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+    }
+
+    /// A file is settled whose bytes were counted.
+    pub(in crate::client) fn settled(&self) {
+        self.files_done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Files that are settled.
+    pub(in crate::client) fn files_done(&self) -> u64 {
+        self.files_done.load(Ordering::Relaxed)
+    }
+
+    pub(in crate::client) fn totals(&self, is_complete: bool) -> Totals {
+        let Self { files, bytes, files_done, bytes_done } = self;
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let (bytes, bytes_done) = (of(bytes), of(bytes_done));
+        Totals {
+            files: of(files),
+            bytes: bytes.max(bytes_done),
+            files_done: of(files_done),
+            bytes_done,
+            is_complete,
+        }
+    }
 }
 
 impl Shared {
@@ -76,18 +111,17 @@ impl Shared {
     }
 
     pub(super) fn count_found(&self, bytes: u64) {
-        self.counts.files.fetch_add(1, Ordering::Relaxed);
-        self.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.found(bytes);
     }
 
     /// Of one file `after` bytes are here, and `before` were counted.
     pub(super) fn count_bytes(&self, before: u64, after: u64) {
-        self.counts.bytes_done.fetch_add(after.wrapping_sub(before), Ordering::Relaxed);
+        self.counts.moved(before, after);
     }
 
     pub(super) fn count_done(&self, bytes: u64) {
-        self.counts.files_done.fetch_add(1, Ordering::Relaxed);
-        self.counts.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+        self.counts.settled();
+        self.counts.moved(0, bytes);
     }
 
     /// Tells that a file was saved, or why not, and settles it. What keeps all files from being saved is
@@ -111,7 +145,7 @@ impl Shared {
 
     /// A file was fetched, and its bytes were counted; it is settled.
     pub(in crate::client) fn got(&self, item: Item, size: u64, digest: Digest) {
-        self.counts.files_done.fetch_add(1, Ordering::Relaxed);
+        self.counts.settled();
         self.tell(Outcome::Got { name: item.name, size, digest });
     }
 
@@ -121,7 +155,7 @@ impl Shared {
             self.queue.give_back(Lane::Small, item);
             return Err(error);
         }
-        self.counts.files_done.fetch_add(1, Ordering::Relaxed);
+        self.counts.settled();
         self.tell(Outcome::Failed { name: item.name.as_bytes().to_vec(), error });
         Ok(())
     }
@@ -138,26 +172,16 @@ impl Shared {
 
     /// Files that are settled.
     pub(super) fn files_done(&self) -> u64 {
-        self.counts.files_done.load(Ordering::Relaxed)
+        self.counts.files_done()
     }
 
     pub(super) fn totals(&self) -> Totals {
-        let is_complete = self.queue.is_closed();
-        let Counts { files, bytes, files_done, bytes_done } = &self.counts;
-        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let (bytes, bytes_done) = (of(bytes), of(bytes_done));
-        Totals {
-            files: of(files),
-            bytes: bytes.max(bytes_done),
-            files_done: of(files_done),
-            bytes_done,
-            is_complete,
-        }
+        self.counts.totals(self.queue.is_closed())
     }
 }
 
-/// Whether no other file could be fetched or saved either.
-pub(super) fn concerns_all(error: &FetchError) -> bool {
+/// Whether no other file could be fetched and saved, or put, either.
+pub(in crate::client) fn concerns_all(error: &FetchError) -> bool {
     let disk = matches!(error, FetchError::Stage(StageError::FlushFailed(_)));
     disk || matches!(error.code(), Code::NoSpace | Code::Connect | Code::Lost | Code::Timeout)
         || matches!(
@@ -166,6 +190,7 @@ pub(super) fn concerns_all(error: &FetchError) -> bool {
                 | FetchError::Violated { .. }
                 | FetchError::OldServer { .. }
                 | FetchError::KeyNeedsV2 { .. }
+                | FetchError::NoUploads { .. }
                 | FetchError::Untrusted(_)
         )
 }

@@ -21,6 +21,8 @@ pub(in crate::client) enum Outcome {
     Failed { name: Vec<u8>, error: FetchError },
     /// It is a link that was not followed.
     Skipped { name: Vec<u8> },
+    /// It is neither a file nor a folder.
+    Special { name: Vec<u8> },
 }
 
 /// Outcomes that are still to be told. Whoever tells them looks now and then and takes all that are there:
@@ -47,7 +49,7 @@ impl Told {
     }
 
     /// Leaves an outcome to be told.
-    pub(super) fn leave(&self, outcome: Outcome) {
+    pub(in crate::client) fn leave(&self, outcome: Outcome) {
         let mut state = self.state();
         state.outcomes.push(outcome);
         if state.outcomes.len() == FOLDER_OUTCOMES {
@@ -62,19 +64,19 @@ impl Told {
     }
 
     /// Takes what is there.
-    pub(super) fn take(&self) -> Vec<Outcome> {
+    pub(in crate::client) fn take(&self) -> Vec<Outcome> {
         let outcomes = std::mem::take(&mut self.state().outcomes);
         self.room.notify_all();
         outcomes
     }
 
     /// Waits until there are many.
-    pub(super) async fn many(&self) {
+    pub(in crate::client) async fn many(&self) {
         self.many.notified().await;
     }
 
     /// Nobody listens any more.
-    pub(super) fn close(&self) {
+    pub(in crate::client) fn close(&self) {
         self.state().is_closed = true;
         self.room.notify_all();
     }
@@ -82,17 +84,17 @@ impl Told {
 
 /// What has been told of so far.
 #[derive(Debug, Default)]
-pub(super) struct Sums {
-    pub(super) files: u64,
-    pub(super) bytes: u64,
-    pub(super) unchanged: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
-    pub(super) resumed: u64,
+pub(in crate::client) struct Sums {
+    pub(in crate::client) files: u64,
+    pub(in crate::client) bytes: u64,
+    pub(in crate::client) unchanged: u64,
+    pub(in crate::client) failed: u64,
+    pub(in crate::client) skipped: u64,
+    pub(in crate::client) resumed: u64,
 }
 
 impl Sums {
-    pub(super) fn hear_all(&mut self, observer: &dyn Observer, outcomes: Vec<Outcome>) {
+    pub(in crate::client) fn hear_all(&mut self, observer: &dyn Observer, outcomes: Vec<Outcome>) {
         for outcome in outcomes {
             self.hear(observer, outcome);
         }
@@ -116,11 +118,15 @@ impl Sums {
                 self.skipped += 1;
                 observer.observe(&Event::FileSkipped { name: &name });
             }
+            Outcome::Special { name } => {
+                self.skipped += 1;
+                observer.observe(&Event::FileSpecial { name: &name });
+            }
         }
     }
 
     /// Files that had come, and could not get their names in the end.
-    pub(super) fn lost(&mut self, observer: &dyn Observer, unnamed: Vec<(FileName, StageError)>) {
+    pub(in crate::client) fn lost(&mut self, observer: &dyn Observer, unnamed: Vec<(FileName, StageError)>) {
         for (name, error) in unnamed {
             self.failed += 1;
             self.files = self.files.saturating_sub(1);

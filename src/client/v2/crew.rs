@@ -137,7 +137,7 @@ async fn further_link(
 }
 
 /// Hears nothing: what further links do is not worth telling.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl Observer for Quiet {
     fn observe(&self, _: &Event<'_>) {}

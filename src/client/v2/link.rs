@@ -28,10 +28,13 @@ use crate::tree::BlockHash;
 
 mod arrived;
 mod data;
+mod giving;
 mod patience;
 
 pub(super) use arrived::Arrived;
-use patience::{Patience, Until};
+pub(super) use giving::Ungiven;
+use patience::Patience;
+pub(super) use patience::Until;
 
 /// A connection to a server that speaks version 2.
 pub(super) struct Link {
@@ -305,14 +308,6 @@ impl Link {
 
     pub(super) fn violated(&self, source: WireError) -> FetchError {
         FetchError::Violated { peer: self.peer, source }
-    }
-
-    fn lost(&self, source: io::Error) -> FetchError {
-        FetchError::Lost { peer: self.peer, when: self.arrived.shown(), source }
-    }
-
-    fn silent(&self) -> FetchError {
-        FetchError::Silent { peer: self.peer, when: self.arrived.shown(), after: self.patience.timeout }
     }
 }
 

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use tokio::time::timeout;
 
 use super::link::{Arrived, Link, Opening};
+use crate::client::folder::queue::Weighed;
 use crate::client::folder::{Item, Lane, Shared};
 use crate::client::{FetchError, Observer};
 use crate::codec::v2::{ByteRange, ErrorCode, File, Get, RequestId};

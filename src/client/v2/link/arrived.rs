@@ -1,4 +1,4 @@
-//! How far a file has come, counted by all links that bring it.
+//! How far a file has come, or gone, counted by all links that bring it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,10 @@ use crate::client::pace::Pace;
 pub(in crate::client::v2) struct Arrived {
     done: AtomicU64,
     size: AtomicU64,
-    /// How fast more may arrive.
-    pub(super) pace: Pace,
+    /// How fast more may arrive, or leave.
+    pub(in crate::client::v2) pace: Pace,
+    /// It goes to the server.
+    is_leaving: bool,
 }
 
 impl Arrived {
@@ -20,12 +22,17 @@ impl Arrived {
         Arc::new(Self { pace: pace.clone(), ..Self::default() })
     }
 
+    /// None so far of what goes to the server.
+    pub(in crate::client::v2) fn leaving_at(pace: &Pace) -> Arc<Self> {
+        Arc::new(Self { pace: pace.clone(), is_leaving: true, ..Self::default() })
+    }
+
     pub(in crate::client::v2) fn begin(&self, have: u64, size: u64) {
         self.done.store(have, Ordering::Relaxed);
         self.size.store(size, Ordering::Relaxed);
     }
 
-    pub(super) fn add(&self, count: u64) {
+    pub(in crate::client::v2) fn add(&self, count: u64) {
         self.done.fetch_add(count, Ordering::Relaxed);
     }
 
@@ -42,7 +49,9 @@ impl Arrived {
 
     pub(super) fn shown(&self) -> String {
         match self.size.load(Ordering::Relaxed) {
+            0 if self.is_leaving => "before it answered".to_owned(),
             0 => "before the file came".to_owned(),
+            size if self.is_leaving => format!("after {} of {size} bytes were sent", self.done().min(size)),
             size => format!("after {} of {size} bytes", self.done()),
         }
     }

@@ -22,21 +22,21 @@ impl Patience {
 }
 
 /// When the next thing has to have come.
-pub(super) struct Until {
-    pub(super) deadline: Instant,
+pub(in crate::client::v2) struct Until {
+    pub(in crate::client::v2) deadline: Instant,
     patience: Patience,
     /// However often the server says that it is still at it.
     at_last: Instant,
 }
 
 impl Until {
-    pub(super) fn new(patience: Patience) -> Self {
+    pub(in crate::client::v2) fn new(patience: Patience) -> Self {
         let now = Instant::now();
         Self { deadline: now + patience.timeout, patience, at_last: now + patience.wait_max }
     }
 
     /// The server says that it is still at it.
-    pub(super) fn waits(&mut self) {
+    pub(in crate::client::v2) fn waits(&mut self) {
         self.deadline = (Instant::now() + self.patience.timeout).min(self.at_last.max(self.deadline));
     }
 }
