@@ -104,3 +104,7 @@ pub(super) fn check_name(name: &[u8]) -> Result<(), FetchError> {
     let unfit = |source| FetchError::Name { name: text::shown(name).to_string(), source };
     FileName::parse(name).map(drop).map_err(unfit)
 }
+
+#[cfg(test)]
+#[path = "put/tests.rs"]
+mod tests;

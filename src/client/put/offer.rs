@@ -31,6 +31,8 @@ pub(in crate::client) struct Offer {
     blocks: Mutex<Blocks>,
     /// A block that was being hashed no longer is.
     hashed: Condvar,
+    #[cfg(test)]
+    count: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Debug)]
@@ -86,7 +88,16 @@ impl Offer {
         let (values, running) = (Vec::new(), BTreeSet::new());
         let blocks = Blocks { tree: None, values, missing, first_missing: 0, running };
         let (modified, mode) = (file.modified(), file.mode());
-        Ok(Self { file, shown, modified, mode, blocks: Mutex::new(blocks), hashed: Condvar::new() })
+        Ok(Self {
+            file,
+            shown,
+            modified,
+            mode,
+            blocks: Mutex::new(blocks),
+            hashed: Condvar::new(),
+            #[cfg(test)]
+            count: std::sync::atomic::AtomicU64::new(0),
+        })
     }
 
     /// The open file.
@@ -183,6 +194,12 @@ impl Offer {
         }
     }
 
+    /// How many blocks were hashed so far.
+    #[cfg(test)]
+    pub(super) fn hashed(&self) -> u64 {
+        self.count.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn blocks(&self) -> MutexGuard<'_, Blocks> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -220,6 +237,8 @@ impl Offer {
 
     /// Reads and hashes a block of a file that is still what it was when it was opened.
     fn hash(&self, index: u64) -> Result<BlockHash, FetchError> {
+        #[cfg(test)]
+        self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let span = block_span(self.size(), index);
         let mut hasher = BlockHasher::new(self.size(), index);
         let mut buffer = vec![0; HASH_CHUNK];
