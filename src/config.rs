@@ -43,6 +43,8 @@ pub struct Config {
     pub log: Log,
     /// Files whose digest takes longer than this are hashed ahead; zero means none are.
     pub hash_ahead: Duration,
+    /// Size of the largest file that is taken from a client, in bytes, if there is a limit.
+    pub upload_max: Option<u64>,
     /// Whether connections are encrypted.
     pub tls: TlsMode,
     /// Files of a certificate and its key; without them the server makes its own in its state folder.
@@ -207,6 +209,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             age_max: span(options.log_max_age, limits::LOG_AGE_MAX),
         },
         hash_ahead: span(options.hash_ahead, limits::HASH_AHEAD),
+        upload_max: options.upload_max.map(|size| size.0).filter(|&size| size > 0),
         tls,
         tls_files,
         server: server::Settings {

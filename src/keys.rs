@@ -58,6 +58,8 @@ pub struct Key {
     pub created: Timestamp,
     /// From when on it is worth nothing; `None` for never.
     pub expires: Option<Timestamp>,
+    /// Bytes that the files it stores may have in all; `None` for as many as there is room for.
+    pub quota: Option<u64>,
 }
 
 impl Key {

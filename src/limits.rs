@@ -398,6 +398,33 @@ pub const KEY_NAME_MAX: usize = 64;
 pub const KEYS_MAX: usize = 10_000;
 /// Largest file of keys, in bytes: a thousand or two for each of them.
 pub const KEYS_FILE_MAX: u64 = 16 << 20;
+/// Bytes of files that were put as a whole and wait to be stored, at most, each with `WHOLE_FILE_COST` besides.
+/// Who has more to put waits, and is not read from.
+pub const WHOLE_WAITING_BYTES: u32 = 64 << 20;
+/// What a file that was put as a whole counts for besides its bytes, so that many empty ones are bounded too.
+pub const WHOLE_FILE_COST: u32 = 1 << 10;
+/// Files that are made durable together, at most.
+pub const GROUP_FILES_MAX: usize = 4096;
+/// Bytes of files that are made durable together, about.
+pub const GROUP_BYTES_MAX: u64 = 32 << 20;
+/// Folders that a group of files keeps open; up to two groups are under way.
+pub const GROUP_FOLDERS_MAX: usize = 128;
+/// Folders that a group flushes one by one; where there are more, the file system is flushed once.
+pub const GROUP_FOLDER_FLUSHES_MAX: usize = 8;
+/// How long whoever stages files waits at most before it looks again whether a flush has ended.
+pub const GROUP_PROBE: Duration = Duration::from_secs(1);
+/// Bytes that a disk must have left behind an upload: catalog, log and journals need room too.
+pub const UPLOAD_SPACE_MARGIN: u64 = 16 << 20;
+/// Files of a key that are looked for on the disk before an upload is refused for its quota.
+pub const QUOTA_LOOKS: usize = 4096;
+/// Time between two such searches for one key.
+pub const QUOTA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Changes of who has stored what that wait until the catalog can be written again; of more than these nothing
+/// is known after a restart.
+pub const OWNED_UNWRITTEN_MAX: usize = 65_536;
+
+/// Largest quota of a key, in bytes: what the file of keys and the catalog can hold as a number.
+pub const QUOTA_MAX: u64 = i64::MAX.cast_unsigned();
 /// How long editing the keys waits for another program that edits them.
 pub const KEYS_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time between two looks at a lock on the keys that somebody else holds.

@@ -15,35 +15,40 @@ use super::address::Address;
 use super::{Failure, folders, say};
 use crate::config::keys::{Action, Expiry, KeyTask};
 use crate::error::{Code, in_words};
-use crate::keys::{self, Key, KeyName, KeysError};
+use crate::keys::{self, Key, KeysError};
 use crate::pin::Pin;
-use crate::rights::Grant;
 use crate::text::shown;
 use crate::tls::Identity;
 use crate::token::{TOKEN_RANDOM, Token};
+use crate::units::Bytes;
 
 /// Does what was asked for.
 pub(super) fn run(task: KeyTask) -> anyhow::Result<ExitCode> {
     let KeyTask { state, action } = task;
     match action {
-        Action::Add { name, grant, expires, json } => add(&state, name, grant, expires, json)?,
+        Action::Add { name, grant, expires, quota, json } => {
+            let created = whole_second(Timestamp::now());
+            let expires = expires.map(ends_at).transpose()?;
+            let token = new_token()?;
+            let (id, hash) = (token.id(), token.hash());
+            add(&state, &token, &Key { id, name, hash, grant, created, expires, quota }, json)?;
+        }
         Action::List { json } => list(&state, json)?,
         Action::Revoke(word) => revoke(&state, &word)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(state: &Path, name: KeyName, grant: Grant, expires: Option<Expiry>, json: bool) -> anyhow::Result<()> {
-    let created = whole_second(Timestamp::now());
-    let expires = expires
-        .map(|expires| expires.moment(Timestamp::now()).map(whole_second))
-        .map(|moment| moment.ok_or_else(|| Failure::new(Code::Usage, "--expires must be in the future")))
-        .transpose()?;
-    let token = new_token()?;
-    let key = Key { id: token.id(), name, hash: token.hash(), grant, created, expires };
+/// When a key ends that is made now.
+fn ends_at(expires: Expiry) -> Result<Timestamp, Failure> {
+    let moment = expires.moment(Timestamp::now()).map(whole_second);
+    moment.ok_or_else(|| Failure::new(Code::Usage, "--expires must be in the future"))
+}
+
+fn add(state: &Path, token: &Token, key: &Key, json: bool) -> anyhow::Result<()> {
     folders::make_state(state)?;
-    keys::add(state, key.clone(), created).map_err(failure)?;
-    show(&token, &key, reach(state), json).map_err(|error| {
+    keys::add(state, key.clone(), key.created).map_err(failure)?;
+    show(token, key, reach(state), json).map_err(|error| {
         let (name, cause) = (&key.name, in_words(&error));
         let text = format!(
             "the key {name} was made but could not be shown: {cause}; revoke it (server key revoke {name}) and make another"
@@ -96,13 +101,13 @@ fn show(
     writeln!(stdout, "{}", token.expose())?;
     stdout.flush()?;
     let ends = key.expires.map_or_else(|| "never expires".to_owned(), |expires| format!("expires {expires}"));
+    let quota = key.quota.map_or_else(String::new, |quota| format!(", stores at most {}", Bytes(quota)));
     say(&format!(
-        "Key {} (id {}): allows {} of {}, {}.",
+        "Key {} (id {}): allows {} of {}{quota}, {ends}.",
         key.name,
         key.id,
         key.grant.rights,
         path(key),
-        ends
     ));
     say("It is shown this once. Keep it where only its holder can read it; only a hash of it is kept here.");
     say(
@@ -129,15 +134,16 @@ fn list(state: &Path, json: bool) -> anyhow::Result<()> {
         }
     } else {
         let rows = keys.iter().map(|key| {
-            [key.name.to_string(), key.id.to_string(), key.grant.rights.to_string(), until(key), path(key)]
+            let (name, id, rights) = (key.name.to_string(), key.id.to_string(), key.grant.rights.to_string());
+            [name, id, rights, until(key), quota(key), path(key)]
         });
-        let heading = ["NAME", "ID", "ALLOWS", "EXPIRES", "PATH"].map(str::to_owned);
-        let rows: Vec<[String; 5]> = std::iter::once(heading).chain(rows).collect();
+        let heading = ["NAME", "ID", "ALLOWS", "EXPIRES", "QUOTA", "PATH"].map(str::to_owned);
+        let rows: Vec<[String; 6]> = std::iter::once(heading).chain(rows).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-        let widths: [usize; 4] = std::array::from_fn(width);
-        for [name, id, allows, expires, path] in &rows {
-            let [a, b, c, d] = widths;
-            text += &format!("{name:a$}  {id:b$}  {allows:c$}  {expires:d$}  {path}\n");
+        let widths: [usize; 5] = std::array::from_fn(width);
+        for [name, id, allows, expires, quota, path] in &rows {
+            let [a, b, c, d, e] = widths;
+            text += &format!("{name:a$}  {id:b$}  {allows:c$}  {expires:d$}  {quota:e$}  {path}\n");
         }
     }
     let mut stdout = io::stdout().lock();
@@ -157,7 +163,7 @@ fn revoke(state: &Path, word: &str) -> anyhow::Result<()> {
 
 /// A key as an object; never its hash.
 fn described(key: &Key) -> serde_json::Value {
-    let Key { id, name, grant, created, expires, .. } = key;
+    let Key { id, name, grant, created, expires, quota, .. } = key;
     let allow: Vec<&str> = grant.rights.iter().map(crate::rights::Right::name).collect();
     let path = (!grant.prefix.is_empty()).then(|| String::from_utf8_lossy(&grant.prefix));
     json!({
@@ -167,12 +173,18 @@ fn described(key: &Key) -> serde_json::Value {
         "path": path,
         "created": created.to_string(),
         "expires": expires.map(|expires| expires.to_string()),
+        "quota": quota,
         "expired": key.is_expired(Timestamp::now()),
     })
 }
 
 fn path(key: &Key) -> String {
     if key.grant.prefix.is_empty() { "everything".to_owned() } else { shown(&key.grant.prefix).to_string() }
+}
+
+/// How much a key may store, in a column.
+fn quota(key: &Key) -> String {
+    key.quota.map_or_else(|| "none".to_owned(), |quota| Bytes(quota).to_string())
 }
 
 /// When a key ends, in a column.

@@ -13,9 +13,10 @@ use jiff::tz::TimeZone;
 
 use super::{ConfigError, read_file, state_folder};
 use crate::keys::KeyName;
+use crate::limits::QUOTA_MAX;
 use crate::names::FileName;
 use crate::rights::{Grant, Rights};
-use crate::units::Span;
+use crate::units::{Size, Span};
 
 /// What the server program can do besides serving.
 #[derive(Clone, Debug, Subcommand)]
@@ -54,6 +55,10 @@ pub struct Add {
     /// [default: never]
     #[arg(long, value_name = "WHEN")]
     expires: Option<Expiry>,
+
+    /// Most bytes that the files it stores may have in all: 500MB, 10GiB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = quota)]
+    quota: Option<Size>,
 
     /// Print all that there is to know, as JSON
     #[arg(long)]
@@ -117,6 +122,8 @@ pub enum Action {
         grant: Grant,
         /// When it ends.
         expires: Option<Expiry>,
+        /// Bytes that the files it stores may have in all.
+        quota: Option<u64>,
         /// For programs.
         json: bool,
     },
@@ -141,6 +148,14 @@ impl FromStr for Prefix {
         FileName::parse(name.as_bytes())
             .map(Self)
             .map_err(|error| format!("{error}; it is relative to the served folder, as reports/2026"))
+    }
+}
+
+/// Reads a quota.
+fn quota(text: &str) -> Result<Size, String> {
+    match text.parse() {
+        Ok(Size(bytes)) if bytes > QUOTA_MAX => Err(format!("at most {QUOTA_MAX} bytes")),
+        parsed => parsed.map_err(|error| error.to_string()),
     }
 }
 
@@ -190,9 +205,10 @@ impl Expiry {
 /// Checks what was asked for.
 pub(super) fn task(command: KeyCommand) -> Result<KeyTask, ConfigError> {
     let (place, action) = match command {
-        KeyCommand::Add(Add { name, allow, path, expires, json, place }) => {
+        KeyCommand::Add(Add { name, allow, path, expires, quota, json, place }) => {
             let prefix = path.map(|Prefix(name)| name.as_bytes().into()).unwrap_or_default();
-            (place, Action::Add { name, grant: Grant { rights: allow, prefix }, expires, json })
+            let (grant, quota) = (Grant { rights: allow, prefix }, quota.map(|size| size.0));
+            (place, Action::Add { name, grant, expires, quota, json })
         }
         KeyCommand::List(List { json, place }) => (place, Action::List { json }),
         KeyCommand::Revoke(Revoke { key, place }) => (place, Action::Revoke(key)),

@@ -134,6 +134,10 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_LIMIT_RATE_PER_CLIENT", value_name = "RATE")]
     pub limit_rate_per_client: Option<Rate>,
 
+    /// Largest file that is taken from a client; 0 means no limit [default: 0]
+    #[arg(long, env = "ONEPORT_UPLOAD_MAX", value_name = "SIZE")]
+    pub upload_max: Option<Size>,
+
     /// Time that running transfers have to end when the server is stopped [default: 30s]
     #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Span>,
@@ -186,6 +190,7 @@ impl Options {
             min_rate: self.min_rate.or(other.min_rate),
             limit_rate: self.limit_rate.or(other.limit_rate),
             limit_rate_per_client: self.limit_rate_per_client.or(other.limit_rate_per_client),
+            upload_max: self.upload_max.or(other.upload_max),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),

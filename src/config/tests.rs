@@ -95,13 +95,26 @@ fn keys_are_looked_after_beside_a_root_that_is_called_key() {
     let serves = |arguments: &[&str]| load_from(arguments).unwrap().root;
     assert_eq!(serves(&["0", "key"]), PathBuf::from("key"));
     assert_eq!(serves(&["0", "./key", "--state", "s"]), PathBuf::from("./key"));
-    let Task::Key(KeyTask { state, action: keys::Action::Add { name, grant, expires, json } }) =
-        task(&["key", "add", "ci", "--allow", "read,write", "--path", "a/b/", "--state", "s", "--json"])
-            .unwrap()
+    let Task::Key(KeyTask { state, action: keys::Action::Add { name, grant, expires, quota, json } }) =
+        task(&[
+            "key",
+            "add",
+            "ci",
+            "--allow",
+            "read,write",
+            "--path",
+            "a/b/",
+            "--quota",
+            "2KiB",
+            "--state",
+            "s",
+            "--json",
+        ])
+        .unwrap()
     else {
         panic!("another task");
     };
-    assert_eq!((state, name.as_str(), expires, json), ("s".into(), "ci", None, true));
+    assert_eq!((state, name.as_str(), expires, quota, json), ("s".into(), "ci", None, Some(2048), true));
     assert_eq!((grant.rights.to_string().as_str(), &*grant.prefix), ("read,write", &b"a/b"[..]));
     let file = file("state = \"elsewhere\"\n");
     let listing = task(&["key", "list", "--config", file.path().to_str().unwrap()]).unwrap();

@@ -35,6 +35,7 @@ struct Entry {
     path: Option<String>,
     created: String,
     expires: Option<String>,
+    quota: Option<u64>,
 }
 
 /// What keeps a text from being a list of keys.
@@ -76,6 +77,7 @@ fn key(entry: Entry) -> Result<Key, &'static str> {
         grant: Grant { rights, prefix },
         created: time(entry.created)?,
         expires: entry.expires.map(time).transpose()?,
+        quota: entry.quota,
     })
 }
 
@@ -96,7 +98,7 @@ fn place(text: &str, error: &toml::de::Error) -> String {
 /// Writes all keys.
 pub(super) fn render(keys: &[Key]) -> String {
     let mut text = String::from(HEADING);
-    for Key { id, name, hash, grant, created, expires } in keys {
+    for Key { id, name, hash, grant, created, expires, quota } in keys {
         let allow: Vec<String> = grant.rights.iter().map(|right| format!("\"{}\"", right.name())).collect();
         let allow = allow.join(", ");
         let _ = write!(
@@ -109,6 +111,9 @@ pub(super) fn render(keys: &[Key]) -> String {
         let _ = writeln!(text, "created = \"{created}\"");
         if let Some(expires) = expires {
             let _ = writeln!(text, "expires = \"{expires}\"");
+        }
+        if let Some(quota) = quota {
+            let _ = writeln!(text, "quota = {quota}");
         }
     }
     text

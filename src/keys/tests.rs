@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::*;
+use crate::limits::QUOTA_MAX;
 use crate::token::{TOKEN_RANDOM, Token};
 
 fn token(seed: u8) -> Token {
@@ -18,6 +19,7 @@ fn key(seed: u8, name: &str) -> Key {
         grant: Grant { rights: "read".parse().unwrap(), prefix: Box::default() },
         created: "2026-01-02T03:04:05Z".parse().unwrap(),
         expires: None,
+        quota: None,
     }
 }
 
@@ -61,6 +63,7 @@ fn keys_are_read_back_as_they_were_written() {
         prefix: (*"a \"q\\ü\u{7f}/b".as_bytes()).into(),
     };
     full.expires = Some("2027-01-31T00:00:00Z".parse().unwrap());
+    full.quota = Some(QUOTA_MAX);
     for key in [key(1, "a"), full.clone()] {
         add(state.0.path(), key, now()).unwrap();
     }
@@ -111,6 +114,7 @@ fn a_file_that_is_not_understood_or_not_private_lets_nobody_in_until_it_is_put_r
     let empty = good.replace("[\"read\"]", "[]");
     let short = good.replace("hash = \"", "hash = \"0");
     let outside = good.clone() + "path = \"../x\"\n";
+    let less = good.clone() + "quota = -1\n";
     let torn = &good[..good.len() - 9];
     for (what, text) in [
         ("garbage", "\u{1}{{{"),
@@ -120,6 +124,7 @@ fn a_file_that_is_not_understood_or_not_private_lets_nobody_in_until_it_is_put_r
         ("no rights", &empty),
         ("a hash that is none", &short),
         ("a path that leaves the root", &outside),
+        ("a quota below nothing", &less),
         ("torn", torn),
     ] {
         state.write(text);

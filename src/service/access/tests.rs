@@ -39,6 +39,7 @@ impl Shelf {
             grant,
             created: Timestamp::UNIX_EPOCH,
             expires: expires.map(|expires| expires.parse().unwrap()),
+            quota: None,
         };
         lock(&self.0).keys.insert(token.id(), Arc::new(key));
     }
