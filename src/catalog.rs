@@ -1,19 +1,22 @@
 //! What the system remembers across restarts: the contract that every catalog keeps.
 //!
 //! A catalog makes things faster or accountable; it never stands between a reader and a file. Its
-//! methods therefore say "not known" instead of failing, and report trouble once, to the log.
+//! methods therefore say "not known" instead of failing, and report trouble once, to the log. Only who has
+//! stored what must not be forgotten, so that a quota holds: those methods say whether they worked.
 //! The embedded one is [`sqlite`].
 
 use std::sync::Arc;
 
 use crate::digest::Md5;
+use crate::names::FileName;
 use crate::storage::Identity;
+use crate::token::KeyId;
 use crate::tree::Tree;
 
 pub mod history;
 pub mod sqlite;
 
-use history::{HistoryError, Transfer};
+use history::Transfer;
 
 /// A memory that outlives the process. Calls may block: keep them off the async threads.
 pub trait Catalog: Send + Sync + 'static {
@@ -37,7 +40,100 @@ pub trait Catalog: Send + Sync + 'static {
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, HistoryError>;
+    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, CatalogError>;
+
+    /// Writes down, in one step, who has stored what; when it returns, that outlives a power cut. Whose sums
+    /// were shifted.
+    ///
+    /// # Errors
+    /// If it cannot be written: nothing of it is, then.
+    fn write_owned(&self, _changes: &[OwnedChange]) -> Result<Vec<Shift>, CatalogError> {
+        Err(CatalogError::unable())
+    }
+
+    /// Bytes of all files that a key has stored.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn owned_bytes(&self, _key: &KeyId) -> Result<u64, CatalogError> {
+        Err(CatalogError::unable())
+    }
+
+    /// At most `count` files that a key has stored, in the order of their names, behind the name `after`.
+    ///
+    /// # Errors
+    /// If that cannot be told.
+    fn owned_files(
+        &self,
+        _key: &KeyId,
+        _after: &[u8],
+        _count: usize,
+    ) -> Result<Vec<OwnedFile>, CatalogError> {
+        Err(CatalogError::unable())
+    }
+}
+
+/// Why the catalog does not do what must not be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CatalogError(pub String);
+
+impl CatalogError {
+    fn unable() -> Self {
+        Self("it keeps nothing".to_owned())
+    }
+}
+
+/// A change of who has stored what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OwnedChange {
+    /// A file was stored, in place of what had its name.
+    Stored {
+        /// Its name.
+        name: FileName,
+        /// Whose it is; nobody's if no key was shown.
+        key: Option<KeyId>,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// This name is gone, and what was beneath it.
+    Removed(FileName),
+    /// This name, and what is beneath it, has become another one.
+    Renamed {
+        /// The old name.
+        from: FileName,
+        /// The new one.
+        to: FileName,
+    },
+    /// A file is not there any more, unless it was stored again since it was looked for.
+    Gone {
+        /// Its name.
+        name: FileName,
+        /// As in [`OwnedFile`].
+        serial: i64,
+    },
+}
+
+/// A file that a key has stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedFile {
+    /// Its name.
+    pub name: FileName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Tells this storing of it from others.
+    pub serial: i64,
+}
+
+/// How the bytes that a key has stored have changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shift {
+    /// Whose they are.
+    pub key: KeyId,
+    /// Bytes that it has more.
+    pub gained: u64,
+    /// Bytes that it has less.
+    pub lost: u64,
 }
 
 /// Remembers nothing: for a server whose catalog cannot be used.
@@ -59,7 +155,7 @@ impl Catalog for Forgetful {
 
     fn note_transfer(&self, _: Box<Transfer>) {}
 
-    fn transfers(&self, _: u32) -> Result<Vec<Transfer>, HistoryError> {
-        Err(HistoryError)
+    fn transfers(&self, _: u32) -> Result<Vec<Transfer>, CatalogError> {
+        Err(CatalogError::unable())
     }
 }

@@ -60,8 +60,3 @@ impl Transfer {
         self.cause.is_none()
     }
 }
-
-/// The history cannot be told: the catalog, which holds it, cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the catalog cannot be read now")]
-pub struct HistoryError;

@@ -6,7 +6,8 @@
 //!    the catalog is left alone for [`CATALOG_RETRY`], so that no reader waits for it again and again.
 //! 3. What is to be remembered goes through a bounded queue to a thread that commits many at once;
 //!    readers have a connection of their own and never wait for a commit.
-//! 4. The number of rows is bounded; the ones noted the longest ago are forgotten. Trees are
+//! 4. Who has stored what is not queued: whoever has to know waits for the commit, and is told if there is none.
+//! 5. The number of rows of the others is bounded; the ones noted the longest ago are forgotten. Trees are
 //!    bounded in bytes as well (`sqlite/trees.rs`).
 //!
 //! The SQL keeps to what PostgreSQL understands too, where a BLOB is a BYTEA.
@@ -20,16 +21,18 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tracing::warn;
 
-use super::Catalog;
-use super::history::{HistoryError, Transfer};
+use super::history::Transfer;
+use super::{Catalog, CatalogError, OwnedChange, OwnedFile, Shift};
 use crate::digest::Md5;
 use crate::limits::{
     CATALOG_BUSY_TIMEOUT, CATALOG_DIGESTS_MAX, CATALOG_QUEUE, CATALOG_RETRY, CATALOG_TREES_MAX,
     CATALOG_VALUES_MAX, HISTORY_AGE_MAX, HISTORY_MAX,
 };
 use crate::storage::Identity;
+use crate::token::KeyId;
 use crate::tree::Tree;
 
+mod owned;
 mod transfers;
 mod trees;
 
@@ -37,7 +40,7 @@ mod trees;
 const FILE: &str = "catalog.db";
 
 /// Each step takes the schema from the number of its place to the next.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
     CREATE TABLE md5 (
         device BIGINT NOT NULL,
@@ -54,6 +57,7 @@ const MIGRATIONS: [&str; 3] = [
     CREATE INDEX md5_noted ON md5 (noted_s);
 ",
     trees::MIGRATION,
+    owned::MIGRATION,
     transfers::MIGRATION,
 ];
 
@@ -72,6 +76,8 @@ pub struct NewerSchema {
 /// A catalog in a file.
 pub struct SqliteCatalog {
     reader: Mutex<Handle>,
+    /// For who has stored what.
+    owners: Mutex<Handle>,
     /// Gone once the catalog is being dropped: that ends the thread.
     notes: Option<SyncSender<Note>>,
     writer: Option<JoinHandle<()>>,
@@ -119,13 +125,15 @@ impl SqliteCatalog {
         match connect(&path) {
             Ok(connection) => reader.state = State::Open(connection),
             Err(OpenError::Newer(newer)) => return Err(newer),
-            Err(OpenError::Sqlite(error)) => reader.close(&error),
+            Err(OpenError::Sqlite(error)) => drop(reader.close(&error)),
         }
         let (notes, queue) = sync_channel(CATALOG_QUEUE);
+        let owners = Handle { path: path.clone(), state: State::Closed { retry: Instant::now() } };
         let handle = Handle { path, state: State::Closed { retry: Instant::now() } };
         let writer =
             std::thread::Builder::new().name("catalog".into()).spawn(move || write_notes(handle, &queue));
-        Ok(Self { reader: Mutex::new(reader), notes: Some(notes), writer: writer.ok() })
+        let (reader, owners) = (Mutex::new(reader), Mutex::new(owners));
+        Ok(Self { reader, owners, notes: Some(notes), writer: writer.ok() })
     }
 }
 
@@ -142,29 +150,30 @@ impl Drop for SqliteCatalog {
 impl Handle {
     /// Runs `work` if the catalog can be used; `None` if it cannot or `work` fails.
     fn with<T>(&mut self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Option<T> {
+        self.try_with(work).ok()
+    }
+
+    /// As [`Self::with`], and tells what was wrong.
+    fn try_with<T>(
+        &mut self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, CatalogError> {
         if let State::Closed { retry } = self.state {
             if Instant::now() < retry {
-                return None;
+                return Err(CatalogError("it could not be used a moment ago".to_owned()));
             }
             match connect(&self.path) {
                 Ok(connection) => self.state = State::Open(connection),
-                Err(error) => {
-                    self.close(&error);
-                    return None;
-                }
+                Err(error) => return Err(self.close(&error)),
             }
         }
-        let State::Open(connection) = &mut self.state else { return None };
-        match work(connection) {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.close(&error);
-                None
-            }
-        }
+        let State::Open(connection) = &mut self.state else {
+            return Err(CatalogError("it is closed".to_owned()));
+        };
+        work(connection).map_err(|error| self.close(&error))
     }
 
-    fn close(&mut self, error: &dyn std::error::Error) {
+    fn close(&mut self, error: &dyn std::error::Error) -> CatalogError {
         let path = self.path.display();
         warn!(
             event = "catalog", %error,
@@ -172,6 +181,7 @@ impl Handle {
              computed anew. If it is broken: stop the server, remove the file, start the server"
         );
         self.state = State::Closed { retry: Instant::now() + CATALOG_RETRY };
+        CatalogError(error.to_string())
     }
 }
 
@@ -216,9 +226,39 @@ impl Catalog for SqliteCatalog {
         }
     }
 
-    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, HistoryError> {
+    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, CatalogError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
-        reader.with(|connection| transfers::newest(connection, most)).ok_or(HistoryError)
+        let read = reader.with(|connection| transfers::newest(connection, most));
+        read.ok_or_else(|| CatalogError("it cannot be read now".to_owned()))
+    }
+
+    fn write_owned(&self, changes: &[OwnedChange]) -> Result<Vec<Shift>, CatalogError> {
+        self.with_owners(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let (mut shifts, serial) = (Vec::new(), now_ns());
+            for change in changes {
+                owned::apply(&transaction, change, serial, &mut shifts)?;
+            }
+            transaction.commit()?;
+            Ok(shifts)
+        })
+    }
+
+    fn owned_bytes(&self, key: &KeyId) -> Result<u64, CatalogError> {
+        self.with_owners(|connection| owned::total(connection, key))
+    }
+
+    fn owned_files(&self, key: &KeyId, after: &[u8], count: usize) -> Result<Vec<OwnedFile>, CatalogError> {
+        self.with_owners(|connection| owned::page(connection, key, after, count))
+    }
+}
+
+impl SqliteCatalog {
+    fn with_owners<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, CatalogError> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner).try_with(work)
     }
 }
 
@@ -340,6 +380,12 @@ fn migrate(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     transaction.execute("INSERT INTO schema_number VALUES ($1)", [known])?;
     transaction.commit()?;
     Ok(())
+}
+
+/// Nanoseconds since 1970: two transactions of one catalog do not have the same.
+fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn now_s() -> i64 {

@@ -111,7 +111,7 @@ impl Catalog for Noted {
     fn transfers(
         &self,
         _: u32,
-    ) -> Result<Vec<crate::catalog::history::Transfer>, crate::catalog::history::HistoryError> {
+    ) -> Result<Vec<crate::catalog::history::Transfer>, crate::catalog::CatalogError> {
         Ok(Vec::new())
     }
 }
