@@ -116,6 +116,13 @@ impl FileName {
         self.0.split(|&byte| byte == b'/')
     }
 
+    /// The name of the folder that holds it; empty for the root.
+    #[must_use]
+    pub fn folder(&self) -> &[u8] {
+        let end = self.0.iter().rposition(|&byte| byte == b'/').unwrap_or_default();
+        &self.0[..end]
+    }
+
     /// The last component.
     #[must_use]
     pub fn base(&self) -> &[u8] {

@@ -8,7 +8,7 @@
 //! A [`StagedFile`] begins at nothing and leaves nothing. A [`Part`] has a journal beside it and can
 //! be gone on with. Both are staged under the same name, which is short whatever the target's, and
 //! locked: two receivers of one target never mix. A [`StagedFolder`] is many files, and flushes them
-//! together.
+//! together; so does a [`Group`](group::Group), which is a server's.
 
 use std::io;
 
@@ -17,6 +17,7 @@ use crate::error::{Code, in_words, is_no_space};
 mod beside;
 mod file;
 mod folder;
+pub mod group;
 mod home;
 pub mod journal;
 mod left;
