@@ -39,6 +39,7 @@ use accounts::Accounts;
 use digests::{Digests, HashError, Priority};
 use small::Roots;
 use transfer::Transfer;
+use uploads::{Busy, Ledger, Wholes};
 use versions::Versions;
 
 /// The rules, over one store. Cheap to clone.
@@ -57,6 +58,12 @@ struct Inner {
     accounts: Accounts,
     /// Turns to list.
     listings: Arc<Semaphore>,
+    /// What the keys have stored.
+    ledger: Arc<Ledger>,
+    /// Names that somebody stores a file under.
+    busy: Busy,
+    /// Files that were put as a whole.
+    wholes: Wholes,
 }
 
 /// A file that may be sent.
@@ -97,10 +104,13 @@ impl Service {
             access,
             observer: Box::new(observer),
             digests: Digests::new(Arc::clone(&catalog)),
+            ledger: Ledger::new(Arc::clone(&catalog)),
             versions: Versions::new(catalog),
             roots: Roots::default(),
             accounts: Accounts::default(),
             listings: Arc::new(Semaphore::new(LISTING_MAX)),
+            busy: Busy::default(),
+            wholes: Wholes::default(),
         };
         Self { inner: Arc::new(inner) }
     }

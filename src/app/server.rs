@@ -125,7 +125,8 @@ fn serve(
         .build()
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
-    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone());
+    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone())
+        .with_upload_max(config.upload_max);
     let service = Service::new(disk, catalog, Arc::clone(&audit), access);
     let pin = identity.map(Identity::pin);
     let door = Door { listener, tls, pin, settings };

@@ -31,6 +31,8 @@ pub struct Access {
     nobody: TokenHash,
     plaintext: Vec<Net>,
     attempts: Attempts,
+    /// Size of the largest file that is taken, in bytes.
+    upload_max: Option<u64>,
     /// The keys cannot be read, and that was told.
     is_failing: AtomicBool,
     /// Clients that were warned of for sending keys in clear.
@@ -44,6 +46,15 @@ pub(crate) struct Caller {
     /// Nobody on the way can read the connection.
     is_secret: bool,
     key: Option<Arc<Key>>,
+}
+
+/// Whose the files are that a caller stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    /// Its key; without one they are nobody's.
+    pub(crate) key: Option<KeyId>,
+    /// Bytes that they may have in all.
+    pub(crate) quota: Option<u64>,
 }
 
 /// That a caller may do something to one thing: a file, or the folder or file of a listing.
@@ -91,9 +102,16 @@ impl Access {
             nobody: Token::new(&[0; crate::token::TOKEN_RANDOM]).hash(),
             plaintext,
             attempts: Attempts::default(),
+            upload_max: None,
             is_failing: AtomicBool::new(false),
             warned: Mutex::default(),
         }
+    }
+
+    /// Takes no file of more than `max` bytes, if there is a limit.
+    #[must_use]
+    pub fn with_upload_max(self, max: Option<u64>) -> Self {
+        Self { upload_max: max, ..self }
     }
 
     /// Everybody may read, and there are no keys.
@@ -201,6 +219,18 @@ impl Service {
         let Grant { rights, prefix } = &key.grant;
         let beneath = if prefix.is_empty() { String::new() } else { format!(" of {}", text::shown(prefix)) };
         Err(format!("the key allows {rights}{beneath} only"))
+    }
+
+    /// Whose the files are that a caller stores, as its key says at this moment, or as it said when it was shown.
+    pub(crate) fn owner(&self, caller: &Caller) -> Owner {
+        let Some(shown) = &caller.key else { return Owner { key: None, quota: None } };
+        let found = self.find(&shown.id).ok().flatten();
+        Owner { key: Some(shown.id), quota: found.map_or(shown.quota, |key| key.quota) }
+    }
+
+    /// Size of the largest file that is taken, in bytes, if there is a limit.
+    pub(crate) fn upload_max(&self) -> Option<u64> {
+        self.inner.access.upload_max
     }
 
     /// Takes the word that a caller shows as its key: the caller with that key, if it is one.

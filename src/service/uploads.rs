@@ -3,6 +3,17 @@
 //! An edge offers what a client puts, and gives blocks; nothing here knows frames. Whatever is answered with
 //! [`Stored`] is on the disk under its name, and survives a power cut.
 
+mod busy;
+mod ledger;
+mod small;
+
+pub(super) use busy::Busy;
+pub(crate) use busy::Claim;
+pub(super) use ledger::Ledger;
+pub(crate) use ledger::Reservation;
+pub(super) use small::Wholes;
+pub(crate) use small::{Room, WholeFile};
+
 use crate::error::Code;
 use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
@@ -102,3 +113,6 @@ impl UploadError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
