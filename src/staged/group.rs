@@ -13,22 +13,18 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rustix::fs::{AtFlags, FileType};
-
-use super::beside::{failed, folder_of, shown};
-use super::{Place, Replace, StageError};
+use super::beside::{self, MODE, failed, folder_of, shown};
+use super::place::Held;
+use super::{Place, Replace, StageError, made};
 use crate::digest::Md5;
 use crate::fileops;
 use crate::limits::{GROUP_FOLDER_FLUSHES_MAX, STAGING_TRIES};
 use crate::names::STAGED_PREFIX;
-
-/// The permission bits that a client may set.
-const MODE: u32 = 0o777;
 
 /// Hidden names that no other group, and no other process before or beside this one, gives.
 #[derive(Debug)]
@@ -80,11 +76,9 @@ pub struct FileNumber(usize);
 
 #[derive(Debug)]
 struct Folder {
-    open: File,
-    path: PathBuf,
+    /// The place of the first file that came to it.
+    place: Place,
     device: u64,
-    /// The folders that were made on the way to it.
-    made: Vec<PathBuf>,
     /// A file has got its name in it.
     has_new: bool,
 }
@@ -152,13 +146,12 @@ impl Group {
     /// # Errors
     /// If the disk refuses.
     pub fn add_folder(&mut self, word: &[u8], place: Place) -> Result<FolderNumber, StageError> {
-        let Place { target, made } = place;
-        let path = folder_of(&target).to_owned();
-        // Opened before anything is written: a flush tells what failed since then.
-        let open = File::open(&path).map_err(failed("open the folder", &path))?;
-        let device = rustix::fs::fstat(&open).map_err(|error| failed("look at", &path)(error.into()))?.st_dev;
+        // It was opened before anything is written: a flush tells what failed since then.
+        let found = rustix::fs::fstat(place.folder())
+            .map_err(|error| failed("look at", folder_of(place.path()))(error.into()))?;
+        let (device, _) = made::id(&found);
         let number = FolderNumber(self.folders.len());
-        self.folders.push(Folder { open, path, device, made, has_new: false });
+        self.folders.push(Folder { place, device, has_new: false });
         self.numbers.insert(word.into(), number);
         Ok(number)
     }
@@ -169,9 +162,9 @@ impl Group {
     /// # Errors
     /// If the disk does not tell.
     pub fn free(&self, folder: FolderNumber) -> Result<u64, StageError> {
-        let Folder { open, path, .. } = &self.folders[folder.0];
-        let found = rustix::fs::fstatvfs(open)
-            .map_err(|error| failed("ask for the free space of", path)(error.into()))?;
+        let folder = &self.folders[folder.0];
+        let found = rustix::fs::fstatvfs(folder.place.folder())
+            .map_err(|error| failed("ask for the free space of", &folder.path())(error.into()))?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
@@ -186,9 +179,9 @@ impl Group {
         size: u64,
         modified: (i64, u32),
     ) -> Result<bool, StageError> {
-        let Folder { open, path, .. } = &self.folders[folder.0];
-        match look(open, base).map_err(failed("look at", &path.join(base)))? {
-            Some((FileType::RegularFile, found, at)) => Ok(found == size && at == modified),
+        let folder = &self.folders[folder.0];
+        match folder.look(base).map_err(failed("look at", &folder.path().join(base)))? {
+            Some(Held::File { size: found, modified: at, .. }) => Ok(found == size && at == modified),
             _ => Ok(false),
         }
     }
@@ -203,12 +196,12 @@ impl Group {
         base: &OsStr,
         file: &GroupFile<'_>,
     ) -> Result<FileNumber, StageError> {
-        let Folder { open, path, .. } = &self.folders[folder.0];
-        let target = path.join(base);
-        let (made, hidden) = self.create(open, file.mode & MODE).map_err(failed("create", &target))?;
-        let written = fill(&made, file);
-        if let Err(error) = written {
-            let _ = fileops::remove_file_at(open, &hidden);
+        let within = &self.folders[folder.0];
+        let target = within.path().join(base);
+        let created = self.create(within.open(), file.mode & MODE);
+        let (made, hidden) = created.map_err(failed("create", &target))?;
+        if let Err(error) = fill(&made, file) {
+            let _ = fileops::remove_file_at(within.open(), &hidden);
             return Err(failed("write", &target)(error));
         }
         self.only = self.files.is_empty().then_some(made);
@@ -238,7 +231,8 @@ impl Group {
 
     fn flush_by(&mut self, sync: &dyn Fn(&File) -> io::Result<()>) -> Result<(), StageError> {
         if let Some(only) = self.only.take() {
-            return fileops::sync_file(&only).map_err(failed("flush a file in", self.path_of(0)));
+            let folder = self.files.first().map(|staged| self.folders[staged.folder.0].path());
+            return fileops::sync_file(&only).map_err(failed("flush a file in", &folder.unwrap_or_default()));
         }
         self.sync_devices(sync, |_| true)
     }
@@ -252,7 +246,7 @@ impl Group {
         let mut done = HashSet::new();
         for folder in self.folders.iter().filter(|&folder| is_meant(folder)) {
             if done.insert(folder.device) {
-                sync(&folder.open).map_err(failed("flush the file system of", &folder.path))?;
+                sync(folder.open()).map_err(failed("flush the file system of", &folder.path()))?;
             }
         }
         Ok(())
@@ -269,8 +263,11 @@ impl Group {
         let folder = &mut self.folders[folder.0];
         let placed = place(folder, &hidden, base, replace);
         match &placed {
-            Ok(()) => folder.has_new = true,
-            Err(_) => drop(fileops::remove_file_at(&folder.open, &hidden)),
+            Ok(()) => {
+                folder.has_new = true;
+                folder.place.keep();
+            }
+            Err(_) => drop(fileops::remove_file_at(folder.open(), &hidden)),
         }
         placed
     }
@@ -281,21 +278,28 @@ impl Group {
     /// If one of them may not be.
     pub fn flush_names(&self) -> Result<(), StageError> {
         let named = || self.folders.iter().filter(|folder| folder.has_new);
-        if named().count() > GROUP_FOLDER_FLUSHES_MAX {
-            return self.sync_devices(&fileops::sync_file_system, |folder| folder.has_new);
+        if named().count() <= GROUP_FOLDER_FLUSHES_MAX {
+            return named().try_for_each(|folder| folder.place.sync());
         }
-        for Folder { open, path, made, .. } in named() {
-            fileops::sync_file(open).map_err(failed("flush the folder", path))?;
-            for above in made.iter().rev().map(|made| folder_of(made)) {
-                fileops::sync_folder(above).map_err(failed("flush the folder", above))?;
-            }
-        }
+        self.sync_devices(&fileops::sync_file_system, |folder| folder.has_new)?;
+        named().for_each(|folder| folder.place.synced());
         Ok(())
     }
+}
 
-    fn path_of(&self, file: usize) -> &Path {
-        let folder = self.files.get(file).map(|staged| staged.folder.0);
-        folder.and_then(|folder| self.folders.get(folder)).map_or(Path::new("."), |folder| &folder.path)
+impl Folder {
+    fn open(&self) -> &File {
+        self.place.folder()
+    }
+
+    /// What is shown of it.
+    fn path(&self) -> PathBuf {
+        folder_of(self.place.path()).to_owned()
+    }
+
+    /// What has a name in it.
+    fn look(&self, base: &OsStr) -> io::Result<Option<Held>> {
+        Ok(beside::find(self.open(), base)?.as_ref().map(Held::of))
     }
 }
 
@@ -304,7 +308,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         for Staged { folder, hidden, .. } in &self.files {
             if let Some(hidden) = hidden {
-                let _ = fileops::remove_file_at(&self.folders[folder.0].open, hidden);
+                let _ = fileops::remove_file_at(self.folders[folder.0].open(), hidden);
             }
         }
     }
@@ -319,33 +323,16 @@ fn fill(made: &File, file: &GroupFile<'_>) -> io::Result<()> {
 }
 
 fn place(folder: &Folder, hidden: &OsStr, base: &OsStr, replace: Replace) -> Result<(), StageError> {
-    let Folder { open, path, .. } = folder;
-    let path = path.join(base);
+    let path = folder.path().join(base);
     let failed = |error| failed("rename the received file to", &path)(error);
-    match fileops::rename_at_to_new(open, hidden, base) {
+    match fileops::rename_at_to_new(folder.open(), hidden, base) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         renamed => return renamed.map_err(failed),
     }
-    match look(open, base).map_err(failed)? {
-        Some((kind, ..)) if !matches!(kind, FileType::RegularFile | FileType::Symlink) => {
-            Err(StageError::NotAFile(shown(&path)))
-        }
+    match folder.look(base).map_err(failed)? {
+        Some(Held::Folder | Held::Other) => Err(StageError::NotAFile(shown(&path))),
         Some(_) if replace == Replace::Never => Err(StageError::Exists(shown(&path))),
-        _ => fileops::rename_at(open, hidden, base).map_err(failed),
-    }
-}
-
-/// Kind, size and time of what has a name in an open folder.
-#[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, clippy::cast_lossless)]
-fn look(folder: &File, base: &OsStr) -> io::Result<Option<(FileType, u64, (i64, u32))>> {
-    match rustix::fs::statat(folder, base, AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => Ok(Some((
-            FileType::from_raw_mode(stat.st_mode),
-            u64::try_from(stat.st_size).unwrap_or_default(),
-            (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
-        ))),
-        Err(rustix::io::Errno::NOENT) => Ok(None),
-        Err(error) => Err(error.into()),
+        _ => fileops::rename_at(folder.open(), hidden, base).map_err(failed),
     }
 }
 

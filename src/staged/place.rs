@@ -154,7 +154,7 @@ impl AsFd for Place {
 impl Held {
     // The fields have other types on other systems.
     #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast, clippy::cast_sign_loss)]
-    fn of(found: &Stat) -> Self {
+    pub(super) fn of(found: &Stat) -> Self {
         match FileType::from_raw_mode(found.st_mode) {
             FileType::RegularFile => Self::File {
                 size: u64::try_from(found.st_size).unwrap_or_default(),
