@@ -34,13 +34,15 @@ pub trait Catalog: Send + Sync + 'static {
     fn remember_tree(&self, identity: &Identity, tree: &Arc<Tree>);
 
     /// Keeps what came of a transfer, for a while. Returns at once: writing happens elsewhere.
-    fn note_transfer(&self, transfer: Box<Transfer>);
+    fn note_transfer(&self, _transfer: Box<Transfer>) {}
 
     /// The newest transfers, at most so many, the last one first.
     ///
     /// # Errors
     /// If the catalog cannot be read.
-    fn transfers(&self, most: u32) -> Result<Vec<Transfer>, CatalogError>;
+    fn transfers(&self, _most: u32) -> Result<Vec<Transfer>, CatalogError> {
+        Err(CatalogError::unable())
+    }
 
     /// Writes down, in one step, who has stored what; when it returns, that outlives a power cut. Whose sums
     /// were shifted.
@@ -152,10 +154,4 @@ impl Catalog for Forgetful {
     }
 
     fn remember_tree(&self, _: &Identity, _: &Arc<Tree>) {}
-
-    fn note_transfer(&self, _: Box<Transfer>) {}
-
-    fn transfers(&self, _: u32) -> Result<Vec<Transfer>, CatalogError> {
-        Err(CatalogError::unable())
-    }
 }

@@ -105,15 +105,6 @@ impl Catalog for Noted {
     }
 
     fn remember_tree(&self, _: &Identity, _: &Arc<Tree>) {}
-
-    fn note_transfer(&self, _: Box<crate::catalog::history::Transfer>) {}
-
-    fn transfers(
-        &self,
-        _: u32,
-    ) -> Result<Vec<crate::catalog::history::Transfer>, crate::catalog::CatalogError> {
-        Ok(Vec::new())
-    }
 }
 
 #[tokio::test]

@@ -254,38 +254,33 @@ impl Service {
         reserving.await.map_err(|aborted| UploadError::Catalog(aborted.to_string()))?
     }
 
-    /// Writes down that a file was stored, before that is answered.
+    /// Writes down that a file was stored, before that is answered. Blocks.
     ///
     /// # Errors
     /// [`UploadError::Catalog`] if that is not possible and its key has a quota. The file is there and counts.
-    pub(crate) async fn note_stored(
+    pub(crate) fn note_stored(
         &self,
         permit: &Permit,
         size: u64,
         reservation: Reservation,
     ) -> Result<(), UploadError> {
         let counts = reservation.counts();
-        let written = self.note(Entry::stored(permit, size, reservation)).await;
-        written.or_else(|error| if counts { Err(error) } else { Ok(()) })
+        match self.inner.ledger.write(vec![Entry::stored(permit, size, reservation)]) {
+            Err(error) if counts => Err(unwritable(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Writes down that a file, or a folder with all that was in it, is gone: what it took is free again. What
-    /// cannot be written is kept and tried again.
-    pub(crate) async fn note_removed(&self, name: &FileName) {
-        let _ = self.note(Entry::of(OwnedChange::Removed(name.clone()))).await;
+    /// cannot be written is kept and tried again. Blocks.
+    pub(crate) fn note_removed(&self, name: &FileName) {
+        let _ = self.inner.ledger.write(vec![Entry::of(OwnedChange::Removed(name.clone()))]);
     }
 
     /// Writes down that a file, or a folder with all that is in it, has another name; as [`Self::note_removed`].
-    pub(crate) async fn note_renamed(&self, from: &FileName, to: &FileName) {
+    pub(crate) fn note_renamed(&self, from: &FileName, to: &FileName) {
         let change = OwnedChange::Renamed { from: from.clone(), to: to.clone() };
-        let _ = self.note(Entry::of(change)).await;
-    }
-
-    async fn note(&self, entry: Entry) -> Result<(), UploadError> {
-        let inner = Arc::clone(&self.inner);
-        let writing = tokio::task::spawn_blocking(move || inner.ledger.write(vec![entry]));
-        let written = writing.await.map_err(|aborted| UploadError::Catalog(aborted.to_string()))?;
-        written.map_err(unwritable)
+        let _ = self.inner.ledger.write(vec![Entry::of(change)]);
     }
 }
 

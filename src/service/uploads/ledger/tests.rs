@@ -92,10 +92,10 @@ async fn what_was_removed_or_renamed_by_the_server_or_behind_its_back_is_free_ag
     }
     let name = |text: &str| FileName::parse(text.as_bytes()).unwrap();
     fs::rename(site.path().join("d"), site.path().join("f")).unwrap();
-    site.service.note_renamed(&name("d"), &name("f")).await;
+    site.service.note_renamed(&name("d"), &name("f"));
     assert_eq!(site.sums(), (60, 0));
     fs::remove_file(site.path().join("f/a")).unwrap();
-    site.service.note_removed(&name("f/a")).await;
+    site.service.note_removed(&name("f/a"));
     assert_eq!(site.sums(), (40, 0));
     // Nobody tells the server of these two; what is left unreadable is there all the same.
     fs::remove_file(site.path().join("f/b")).unwrap();
@@ -113,7 +113,7 @@ async fn where_the_catalog_cannot_be_written_only_keys_with_a_quota_are_refused_
     // It breaks between the reservation and the end.
     let reserved = site.service.admit(&site.permit("b"), 20).await.unwrap();
     breaks(true);
-    let error = site.service.note_stored(&site.permit("b"), 20, reserved).await.unwrap_err();
+    let error = site.service.note_stored(&site.permit("b"), 20, reserved).unwrap_err();
     assert!(matches!(error, UploadError::Catalog(_)), "{error}");
     assert_eq!(site.sums(), (30, 20), "it is there, and counts");
     assert!(matches!(site.store("c", file([1; 10])).await, Err(UploadError::Catalog(_))));
