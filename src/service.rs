@@ -22,6 +22,7 @@ mod ahead;
 pub(crate) mod attempts;
 pub(crate) mod digests;
 pub mod events;
+pub(crate) mod history;
 pub(crate) mod listing;
 mod memory;
 mod registry;
@@ -52,6 +53,7 @@ struct Inner {
     storage: Box<dyn Storage>,
     access: Access,
     observer: Box<dyn Observer>,
+    catalog: Arc<dyn Catalog>,
     digests: Digests,
     versions: Versions,
     roots: Roots,
@@ -105,7 +107,8 @@ impl Service {
             observer: Box::new(observer),
             digests: Digests::new(Arc::clone(&catalog)),
             ledger: Ledger::new(Arc::clone(&catalog)),
-            versions: Versions::new(catalog),
+            versions: Versions::new(Arc::clone(&catalog)),
+            catalog,
             roots: Roots::default(),
             accounts: Accounts::default(),
             listings: Arc::new(Semaphore::new(LISTING_MAX)),

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep_until};
 use super::Context;
 use super::end::End;
 use super::wire::Wire;
+use crate::catalog::history::Direction;
 use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
@@ -29,6 +30,7 @@ use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, NotAccepted, Permit};
 use crate::service::accounts::Account;
 use crate::service::digests::HashError;
+use crate::service::history::Small;
 use crate::service::listing::ListingError;
 use crate::service::small::{Lane, Reading};
 use crate::service::uploads::UploadError;
@@ -88,6 +90,7 @@ pub(super) async fn serve(
         still_at: None,
         output: BytesMut::new(),
         whole: Vec::new(),
+        sent_small: Small::new(Direction::Download),
         held: VecDeque::new(),
     };
     let ended = match hello.first {
@@ -103,6 +106,7 @@ pub(super) async fn serve(
     if let Err(end) = &ended {
         connection.blame(&end.to_string());
     }
+    context.service.note_small(&connection.sent_small);
     if matches!(ended, Err(End::NotAccepted(_))) {
         // Whoever has to wait for a refusal should cost little.
         drop(connection);
@@ -199,6 +203,8 @@ struct Connection<'a> {
     output: BytesMut,
     /// Small files that the output holds as a whole.
     whole: Vec<Whole>,
+    /// Those that were sent, for the history.
+    sent_small: Small,
     /// Files and accounts of requests that have ended: the next one of the same transfer finds them
     /// as they were.
     held: VecDeque<Work>,

@@ -10,7 +10,9 @@ use crate::names::FileName;
 use crate::progress::Steps;
 
 use super::access::Caller;
+use super::history::{Dialect, Ended};
 use super::{Event, Service};
+use crate::catalog::history::Direction;
 
 /// A running transfer.
 pub(crate) struct Transfer<'a> {
@@ -61,6 +63,13 @@ impl<'a> Transfer<'a> {
         let (peer, key) = (caller.peer(), caller.key_name());
         let digest = Some(Digest::Md5(md5));
         self.service.tell(&Event::Finished { peer, key, name, size, have: 0, elapsed, digest });
+        self.note(size, elapsed, digest, None);
+    }
+
+    fn note(&self, moved: u64, elapsed: Duration, digest: Option<Digest>, cause: Option<&str>) {
+        let Self { service, caller, name, size, .. } = *self;
+        let (dialect, direction) = (Dialect::V1, Direction::Download);
+        service.note(&Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause });
     }
 
     /// It ends here, for this reason.
@@ -73,6 +82,7 @@ impl<'a> Transfer<'a> {
         let Self { caller, name, done, size, .. } = *self;
         let (peer, key) = (caller.peer(), caller.key_name());
         self.service.tell(&Event::Cut { peer, key, name, done, size, have: 0, cause });
+        self.note(done, self.elapsed(), None, Some(cause));
     }
 }
 

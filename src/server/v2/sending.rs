@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{CHANGED, Connection, End, Wire, Work};
 use crate::codec::v2::RequestId;
+use crate::digest::Digest;
 use crate::error::Code;
 use crate::exchange::Output;
 use crate::limits::V2_FILL;
@@ -85,6 +86,7 @@ impl Connection<'_> {
         for Whole { permit, size, root } in self.whole.drain(..) {
             let (peer, key) = (permit.caller().peer(), permit.caller().key_name());
             self.context.service.tell(&Event::Sent { peer, key, name: permit.name(), size, root });
+            self.sent_small.add(permit.caller(), permit.name(), size, Digest::Blake3(root));
         }
         Ok(())
     }
