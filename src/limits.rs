@@ -138,6 +138,22 @@ pub const LIST_READ: usize = 32 << 10;
 pub const LIST_LINKS_MAX: u8 = 8;
 /// Things that one connection is removing, renaming or making; while there are as many, no more is heard.
 pub const V2_CHANGES_MAX: usize = 64;
+/// Files that one connection is putting and that this server asks for; further ones are refused.
+pub const V2_PUTS_MAX: usize = 16;
+/// Bytes of files that one connection has brought and that are not written yet; more are left in its socket.
+pub const UPLOAD_HELD_MAX: usize = 1 << 20;
+/// Uploads that a server has open: each holds two descriptors.
+pub const UPLOADS_MAX: usize = 256;
+/// Connections whose bytes are hashed and written at the same time: others need threads too.
+pub const UPLOADS_WRITING_MAX: usize = 8;
+/// Uploads that are remembered to be stored, for clients that have missed the answer.
+pub const UPLOADS_REMEMBERED_MAX: usize = 1024;
+/// How often an upload may turn out not to have the root that the client says, before it fails.
+pub const UPLOAD_ROUNDS_MAX: u32 = 1;
+/// How long an upload waits for the one before it, of the same name, to close its part.
+pub const UPLOAD_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client may need to compute the root of what it puts, or the values of all blocks.
+pub const UPLOAD_HASHING_MAX: Duration = Duration::from_secs(60 * 60);
 /// Stretches of listings that the server makes at the same time: each holds a descriptor for each folder
 /// on its way.
 pub const LISTING_MAX: usize = 8;

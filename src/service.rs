@@ -40,7 +40,7 @@ use accounts::Accounts;
 use digests::{Digests, HashError, Priority};
 use small::Roots;
 use transfer::Transfer;
-use uploads::{Busy, Ledger, Wholes};
+use uploads::{Busy, Ledger, Uploads, Wholes};
 use versions::Versions;
 
 /// The rules, over one store. Cheap to clone.
@@ -58,6 +58,7 @@ struct Inner {
     versions: Versions,
     roots: Roots,
     accounts: Accounts,
+    uploads: Uploads,
     /// Turns to list.
     listings: Arc<Semaphore>,
     /// What the keys have stored.
@@ -111,6 +112,7 @@ impl Service {
             catalog,
             roots: Roots::default(),
             accounts: Accounts::default(),
+            uploads: Uploads::default(),
             listings: Arc::new(Semaphore::new(LISTING_MAX)),
             busy: Busy::default(),
             wholes: Wholes::default(),

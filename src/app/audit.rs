@@ -29,6 +29,8 @@ pub(super) struct Audit {
     connections: AtomicU64,
     sent: AtomicU64,
     bytes: AtomicU64,
+    stored: AtomicU64,
+    received: AtomicU64,
     cut: AtomicU64,
     refused: AtomicU64,
 }
@@ -40,6 +42,8 @@ impl Audit {
             connections: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }
@@ -113,6 +117,10 @@ impl Observer for Audit {
             Event::Made { .. } | Event::Removed { .. } | Event::Moved { .. } | Event::NotChanged { .. } => {
                 self.observe_change(event);
             }
+            Event::UploadStarted { .. }
+            | Event::UploadProgress { .. }
+            | Event::Stored { .. }
+            | Event::UploadCut { .. } => self.observe_upload(event),
             ref access => self.observe_access(access),
         }
     }
@@ -223,6 +231,51 @@ impl Audit {
 }
 
 impl Audit {
+    fn observe_upload(&self, event: &Event<'_>) {
+        match *event {
+            Event::UploadStarted { peer, key, name, size, have } => {
+                let (file, there) = (logged(name.as_bytes()), saved(have, "of which ", "are"));
+                let with = with(key);
+                info!(
+                    event = "upload-started", %peer, key = key.map(field::display), %file, size, have = resumed(have),
+                    "Receiving file '{file}' ({size} bytes) from {peer}{with}{there}"
+                );
+            }
+            Event::UploadProgress { peer, name, percent, done, size } => {
+                let file = logged(name.as_bytes());
+                info!(
+                    event = "upload-progress", %peer, %file, percent, done, size,
+                    "Progress from {peer}: {percent}% ({done}/{size} bytes)"
+                );
+            }
+            Event::Stored { peer, key, name, size, have, elapsed, root } => {
+                let moved = size.saturating_sub(have);
+                self.stored.fetch_add(1, Ordering::Relaxed);
+                self.received.fetch_add(moved, Ordering::Relaxed);
+                let (file, seconds, rate) =
+                    (logged(name.as_bytes()), elapsed.as_secs_f64(), Rate::new(moved, elapsed));
+                let (there, with) = (saved(have, "", "were"), with(key));
+                info!(
+                    event = "stored", %peer, key = key.map(field::display), %file, size, have = resumed(have), seconds,
+                    blake3 = %root,
+                    "File '{file}' stored for {peer}{with}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {root}{there}"
+                );
+            }
+            Event::UploadCut { peer, key, name, done, size, have, cause } => {
+                self.cut.fetch_add(1, Ordering::Relaxed);
+                self.received.fetch_add(done.saturating_sub(have), Ordering::Relaxed);
+                let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
+                let (there, with) = (saved(have, "", "were"), with(key));
+                warn!(
+                    event = "upload-cut", %peer, key = key.map(field::display), %file, done, size,
+                    have = resumed(have), %cause,
+                    "Upload of '{file}' from {peer}{with} cut after {done} of {size} bytes{there}: {cause}"
+                );
+            }
+            _ => {}
+        }
+    }
+
     fn observe_change(&self, event: &Event<'_>) {
         match *event {
             Event::Made { peer, key, name } => {

@@ -176,6 +176,12 @@ impl Requester {
         self.last
     }
 
+    /// Whether a request has not ended.
+    #[must_use]
+    pub fn is_in_flight(&self, request: RequestId) -> bool {
+        self.requests.contains_key(&request)
+    }
+
     /// How many requests have not ended.
     #[must_use]
     pub fn in_flight(&self) -> usize {

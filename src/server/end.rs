@@ -35,6 +35,9 @@ pub(super) enum End {
     /// The connection broke.
     #[error(transparent)]
     Wire(#[from] WireEnd),
+    /// What the peer has to bring comes too slowly.
+    #[error("fewer than {0} bytes a second came")]
+    Slow(u64),
     /// The peer closed while it still had to bring something.
     #[error("closed before all that was due had come")]
     Unfinished,

@@ -33,7 +33,7 @@ use crate::service::digests::HashError;
 use crate::service::history::Small;
 use crate::service::listing::ListingError;
 use crate::service::small::{Lane, Reading};
-use crate::service::uploads::UploadError;
+use crate::service::uploads::{Begun, UploadError};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
 use crate::tree::{Tree, Value};
@@ -47,7 +47,7 @@ mod sending;
 
 use listing::Listing;
 use opening::Opening;
-use receiving::{Following, Wholes};
+use receiving::{Following, Kept, Puts, Wholes};
 use sending::Whole;
 
 /// The one text with which a name is refused, whatever the reason.
@@ -87,6 +87,9 @@ pub(super) async fn serve(
         input_ended: false,
         changing: BTreeSet::new(),
         wholes: Wholes::default(),
+        puts: Puts::default(),
+        came: 0,
+        demanded: None,
         still_at: None,
         output: BytesMut::new(),
         whole: Vec::new(),
@@ -168,6 +171,9 @@ enum Done {
     Valued(RequestId, u64, Result<Value, HashError>),
     Listed(RequestId, Result<Stretch, ListingError>),
     Changed(RequestId, Result<(), UploadError>, Turn),
+    Offered(RequestId, Result<Begun, UploadError>),
+    Kept(Option<Kept>),
+    Stirred(RequestId),
 }
 
 /// A turn to open a file, held until what came of it has been received or is gone.
@@ -197,6 +203,12 @@ struct Connection<'a> {
     changing: BTreeSet<RequestId>,
     /// Small files that come as a whole.
     wholes: Wholes,
+    /// Files that the client puts and that this end asks for.
+    puts: Puts,
+    /// Bytes that have come in.
+    came: u64,
+    /// Since when the client owes something, and what had come by then.
+    demanded: Option<(Instant, u64)>,
     /// When the client is told next that what it waits for is still being done.
     still_at: Option<Instant>,
     /// Frames that go out with the next write.
@@ -263,7 +275,9 @@ impl Connection<'_> {
         let is_idle = self.is_idle();
         let still_at = self.still_at();
         let may_hear = self.may_hear();
-        let deadline = tick.into_iter().chain(still_at).min().unwrap_or(active + idle_timeout);
+        let demanded = self.demanded();
+        let told = tick.into_iter().chain(still_at).chain(demanded).min();
+        let deadline = told.unwrap_or(active + idle_timeout);
         if is_idle {
             // Whoever has nothing to ask for should cost little.
             wire.rest();
@@ -276,11 +290,12 @@ impl Connection<'_> {
         tokio::select! {
             ready = wire.readable(), if !self.input_ended && may_hear => ready?,
             Some(done) = self.running.join_next() => self.take(done.ok()),
-            () = sleep_until(deadline) => match (tick, still_at) {
-                (None, None) => return Err(End::Idle(idle_timeout)),
-                _ => {
+            () = sleep_until(deadline) => match told {
+                None => return Err(End::Idle(idle_timeout)),
+                Some(_) => {
                     self.responder.tick(Instant::now().into_std());
                     self.tell_still_at();
+                    self.demand()?;
                 }
             },
             () = self.context.stopping.cancelled(), if is_idle => return Err(End::Stopping),
@@ -380,6 +395,9 @@ impl Connection<'_> {
             Done::Valued(request, block, Ok(value)) => self.responder.valued(request, block, value),
             Done::Listed(request, listed) => self.listed(request, listed),
             Done::Changed(request, changed, _turn) => self.changed(request, changed),
+            Done::Offered(request, begun) => self.offered(request, begun),
+            Done::Kept(kept) => self.kept(kept),
+            Done::Stirred(request) => self.go_on(request),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),
@@ -418,6 +436,7 @@ impl Connection<'_> {
 
     /// Says why everything that is in flight ends here.
     fn blame(&self, cause: &str) {
+        self.puts.blame(cause);
         let running = self.works.values().filter_map(|slot| slot.work.as_ref());
         for account in running.chain(&self.held).filter_map(|work| work.account.as_ref()) {
             account.cut(cause);

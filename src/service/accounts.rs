@@ -3,6 +3,7 @@
 //! Requests that say the same transfer number, from the same address and key and for the same file, share
 //! one account: the log tells one transfer, however it is carried. What the client has already
 //! counts as done. The end is told once, when the last request lets go of the account.
+//! An upload has one as well, which nobody else finds: it shares it among its connections by itself.
 //! Who asks for what, and whether it is answered, is not this module's business.
 
 use std::net::IpAddr;
@@ -40,11 +41,20 @@ pub(crate) struct Account {
     name: FileName,
     size: u64,
     have: u64,
+    way: Way,
     /// None for a transfer that is not shared.
     key: Option<Key>,
     /// Nothing else is told before the start was.
     begun: Once,
     state: Mutex<State>,
+}
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Out,
+    /// Only what is stored has come to its end.
+    In,
 }
 
 struct State {
@@ -73,8 +83,7 @@ impl Service {
             .then(|| (caller.peer().ip(), caller.key_id(), transfer, name.clone(), size));
         let shared = key.as_ref().and_then(|key| self.inner.accounts.get(key));
         let account = shared.unwrap_or_else(|| {
-            let new =
-                Arc::new(Account::new(self.clone(), caller.clone(), name.clone(), size, have, key.clone()));
+            let new = Arc::new(Account::new(self.clone(), permit, Way::Out, size, have, key.clone()));
             match key {
                 Some(key) => self.inner.accounts.get_or_insert(key, &new, |_| true),
                 None => new,
@@ -83,10 +92,18 @@ impl Service {
         account.begin();
         account
     }
+
+    /// The account of an upload, of which `have` bytes are here already.
+    pub(super) fn receiving(&self, permit: &Permit, size: u64, have: u64) -> Arc<Account> {
+        let account = Account::new(self.clone(), permit, Way::In, size, have, None);
+        account.begin();
+        Arc::new(account)
+    }
 }
 
 impl Account {
-    fn new(service: Service, caller: Caller, name: FileName, size: u64, have: u64, key: Option<Key>) -> Self {
+    fn new(service: Service, permit: &Permit, way: Way, size: u64, have: u64, key: Option<Key>) -> Self {
+        let (caller, name) = (permit.caller().clone(), permit.name().clone());
         let (have, began) = (have.min(size), Instant::now());
         let mut steps = Steps::new(size);
         if have > 0 {
@@ -94,7 +111,7 @@ impl Account {
             let _ = steps.reached(have);
         }
         let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
-        Self { service, caller, name, size, have, key, begun: Once::new(), state: Mutex::new(state) }
+        Self { service, caller, name, size, have, way, key, begun: Once::new(), state: Mutex::new(state) }
     }
 
     /// Tells the request and the start, once; whoever comes meanwhile waits until it is told.
@@ -102,6 +119,9 @@ impl Account {
         let Self { ref caller, ref name, size, have, .. } = *self;
         let (peer, key) = (caller.peer(), caller.key_name());
         self.begun.call_once(|| {
+            if self.way == Way::In {
+                return self.service.tell(&Event::UploadStarted { peer, key, name, size, have });
+            }
             self.service.tell(&Event::Requested { peer, name: name.as_bytes() });
             self.service.tell(&Event::Started { peer, key, name, size, have });
         });
@@ -121,6 +141,13 @@ impl Account {
         lock(&self.state).root = Some(root);
     }
 
+    /// The file that came in is stored, with this root.
+    pub(super) fn stored(&self, root: Root) {
+        let mut state = lock(&self.state);
+        state.last = Instant::now();
+        state.root = Some(root);
+    }
+
     /// Says why it will have ended, should it not be whole by then. The first cause counts.
     pub(crate) fn cut(&self, cause: &str) {
         lock(&self.state).cause.get_or_insert_with(|| cause.to_owned());
@@ -136,7 +163,10 @@ impl Account {
         let peer = caller.peer();
         for percent in state.steps.reached(self.done(state)) {
             let done = state.steps.mark(percent);
-            self.service.tell(&Event::Progress { peer, name, percent, done, size });
+            self.service.tell(&match self.way {
+                Way::Out => Event::Progress { peer, name, percent, done, size },
+                Way::In => Event::UploadProgress { peer, name, percent, done, size },
+            });
         }
     }
 }
@@ -153,6 +183,15 @@ impl Drop for Account {
         let Self { ref caller, ref name, size, have, .. } = *self;
         let (peer, key) = (caller.peer(), caller.key_name());
         let done = self.done(&state);
+        if self.way == Way::In {
+            let Some(root) = state.root else {
+                let (done, cause) = (done.min(size), state.cause.as_deref().unwrap_or(ENDED));
+                return self.service.tell(&Event::UploadCut { peer, key, name, done, size, have, cause });
+            };
+            self.tell_steps(&mut state);
+            let elapsed = state.last - state.began;
+            return self.service.tell(&Event::Stored { peer, key, name, size, have, elapsed, root });
+        }
         if done < size {
             let cause = state.cause.as_deref().unwrap_or(ENDED);
             return self.service.tell(&Event::Cut { peer, key, name, done, size, have, cause });

@@ -250,4 +250,64 @@ pub enum Event<'a> {
         /// The true reason, of which the peer was told little.
         cause: &'a str,
     },
+    /// A file is about to come in.
+    UploadStarted {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes of it that are here already, from an earlier transfer.
+        have: u64,
+    },
+    /// A step of ten percent of what comes in was reached (one step of a hundred for small files).
+    UploadProgress {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The file.
+        name: &'a FileName,
+        /// How far, in percent.
+        percent: u8,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+    },
+    /// A file has come in and is on the disk under its name.
+    Stored {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// Bytes of it that were here before.
+        have: u64,
+        /// From the start until it was stored.
+        elapsed: Duration,
+        /// What was stored.
+        root: Root,
+    },
+    /// A file has not come in to its end.
+    UploadCut {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The file.
+        name: &'a FileName,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        size: u64,
+        /// Bytes of it that were here before.
+        have: u64,
+        /// Why.
+        cause: &'a str,
+    },
 }

@@ -19,9 +19,50 @@ use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
 use crate::tree::Root;
 
+mod admission;
 mod changing;
+mod names;
+mod upload;
 
 pub(crate) use changing::Change;
+pub(super) use names::Uploads;
+pub(crate) use upload::{Hand, Next, Outcome, Pen};
+
+/// Bytes of the identity of a part that tell whose key it is; the others tell the file.
+const TOKEN_OF_KEY: usize = 8;
+
+/// What a client offers to bring.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    /// A file that has the name is replaced.
+    pub(crate) replace: bool,
+    /// Nothing is done if a file of this size and time has the name.
+    pub(crate) unless_same: bool,
+    /// Bytes.
+    pub(crate) size: u64,
+    /// When it was changed: seconds since 1970, and nanoseconds.
+    pub(crate) modified: (i64, u32),
+    /// Permission bits.
+    pub(crate) mode: u32,
+    /// The identity of its version on the client.
+    pub(crate) token: [u8; 16],
+    /// Its root, if it is known.
+    pub(crate) root: Option<Root>,
+    /// The number that all connections of one upload share.
+    pub(crate) transfer: [u8; 16],
+    /// A higher attempt takes over from all lower ones.
+    pub(crate) attempt: u32,
+}
+
+/// How an upload begins.
+pub(crate) enum Begun {
+    /// The same is there already.
+    Same,
+    /// This very upload was stored a short while ago.
+    Stored(Root),
+    /// It goes on.
+    Goes(Hand),
+}
 
 /// What came of a file that was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +101,12 @@ pub(crate) enum UploadError {
         /// Bytes.
         left: u64,
     },
+    /// More are under way than this server takes.
+    #[error("too many uploads are under way; try again later")]
+    TooMany,
+    /// The client cannot go on with it.
+    #[error("the client gave it up: {0}")]
+    Client(String),
     /// The bytes that came are not those that were announced.
     #[error("what arrived is not what was announced")]
     Damaged,
@@ -87,7 +134,8 @@ impl UploadError {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Exists | Self::Busy | Self::Superseded | Self::Place(ChangeError::Exists) => Code::Exists,
-            Self::TooLarge { .. } | Self::Quota { .. } => Code::Limit,
+            Self::TooLarge { .. } | Self::Quota { .. } | Self::TooMany => Code::Limit,
+            Self::Client(_) => Code::Other,
             Self::Damaged => Code::Checksum,
             Self::SourceChanged => Code::SourceChanged,
             Self::Place(ChangeError::NoSpace) => Code::NoSpace,

@@ -107,7 +107,7 @@ impl Connection<'_> {
         let now = Instant::now();
         if self.still_at.is_some_and(|at| at <= now) {
             self.still_at = Some(now + V2_WAIT_INTERVAL);
-            let waiting: Vec<_> = self.changing.iter().copied().collect();
+            let waiting: Vec<_> = self.changing.iter().copied().chain(self.puts.numbers()).collect();
             waiting.into_iter().for_each(|request| self.tell(&ServerFrame::Wait(request)));
         }
     }

@@ -27,6 +27,7 @@ impl Connection<'_> {
                 }
                 Some(count) => {
                     taken.bytes = true;
+                    self.came += count as u64;
                     // Whoever says much is listened to in larger pieces.
                     self.room = if count == room { most.min(2 * self.room) } else { self.room };
                 }
@@ -45,7 +46,7 @@ impl Connection<'_> {
                     self.following = Some(following);
                     break;
                 }
-                self.take_following(following)?;
+                self.take_following(following);
             } else {
                 let Some(frame) = Frame::decode(&mut self.input)? else { break };
                 self.hear(frame)?;
@@ -56,14 +57,14 @@ impl Connection<'_> {
     }
 
     /// Takes those bytes that stand behind the head of a frame and have come by now.
-    fn take_following(&mut self, following: Following) -> Result<(), End> {
+    fn take_following(&mut self, following: Following) {
         let left = usize::try_from(following.left).unwrap_or(usize::MAX);
         let bytes = self.input.split_to(left.min(self.input.len()).min(V2_PIECE)).freeze();
         let left = following.left - bytes.len() as u64;
         if left > 0 {
             self.following = Some(Following { left, ..following });
         }
-        self.take_bytes(following.of, bytes)
+        self.take_bytes(following.of, bytes, left);
     }
 
     /// Hears a frame of whichever side.

@@ -2,15 +2,18 @@
 //! end asks for what it has not, as a client does.
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Connection, End};
-use crate::codec::WireError;
-use crate::codec::v2::{Form, Put, RequestId, ServerFrame};
-use crate::error::Code;
+use crate::codec::v2::{Form, Put, RequestId};
 use crate::rights::Verb;
 
+mod asked;
+mod keeping;
 mod whole;
 
+pub(super) use asked::Puts;
+pub(super) use keeping::Kept;
 pub(super) use whole::Wholes;
 
 /// Bytes that stand behind the head of a frame and are still to come.
@@ -25,6 +28,17 @@ pub(super) struct Following {
 pub(super) enum Of {
     /// A file that is put as a whole.
     Whole(RequestId),
+    /// A file that this end has asked for.
+    Asked {
+        /// The request of this end.
+        ask: RequestId,
+        /// Where the last of them ends.
+        end: u64,
+        /// They end a block.
+        ends_block: bool,
+    },
+    /// Nobody wants them any more.
+    Nobody,
 }
 
 impl Connection<'_> {
@@ -38,42 +52,70 @@ impl Connection<'_> {
         match put.form {
             Form::Folder => self.put_folder(request, permit, &put),
             Form::Whole => self.put_whole(request, permit, &put),
-            Form::Asked => self.tell_failed(request, Code::Unsupported, "not yet"),
+            Form::Asked => self.put_asked(request, permit, put),
         }
         Ok(())
     }
 
     /// Takes bytes that stand behind the head of a frame.
-    pub(super) fn take_bytes(&mut self, of: Of, bytes: Bytes) -> Result<(), End> {
+    pub(super) fn take_bytes(&mut self, of: Of, bytes: Bytes, left: u64) {
         match of {
             Of::Whole(request) => self.take_whole(request, bytes),
+            Of::Asked { ask, end, ends_block } => {
+                let offset = end - left - bytes.len() as u64;
+                self.take_asked(ask, offset, bytes, ends_block && left == 0);
+            }
+            Of::Nobody => {}
         }
-        Ok(())
-    }
-
-    /// Hears what the client tells of a file that it has offered.
-    pub(super) fn hear_told(&mut self, _frame: ServerFrame) -> Result<(), End> {
-        Err(WireError::Order("something is told that was not asked for").into())
     }
 
     /// Gives a request of this edge up; `false` if it has none of this number.
     pub(super) fn give_up(&mut self, request: RequestId) -> bool {
         // Something that is changed already is changed; the client hears how it ended.
-        self.changing.contains(&request)
+        self.changing.contains(&request) || self.give_up_put(request)
     }
 
     /// Whether there is room for more of what the client says.
     pub(super) fn may_hear(&self) -> bool {
-        self.may_change() && self.wholes.has_room() && self.has_room()
+        self.may_change() && self.wholes.has_room() && self.puts.has_room() && self.has_room()
     }
 
     /// Whether something is due that only the client can bring.
     pub(super) fn lacks_input(&self) -> bool {
-        self.following.is_some() || self.wholes.lack_bytes()
+        self.following.is_some() || self.wholes.lack_bytes() || self.puts.lack_input()
+    }
+
+    /// Until when something has to come of what the client owes; none if it is not the client that is waited for.
+    pub(super) fn demanded(&mut self) -> Option<Instant> {
+        if !self.lacks_input() || !self.may_hear() {
+            self.demanded = None;
+            return None;
+        }
+        let (since, _) = *self.demanded.get_or_insert_with(|| (Instant::now(), self.came));
+        Some(since + self.context.settings.idle_timeout)
+    }
+
+    /// Whether enough has come, if it is time to ask.
+    pub(super) fn demand(&mut self) -> Result<(), End> {
+        let (idle_timeout, rate_min) = (self.context.settings.idle_timeout, self.context.settings.rate_min);
+        let now = Instant::now();
+        let Some((since, before)) = self.demanded.filter(|(since, _)| *since + idle_timeout <= now) else {
+            return Ok(());
+        };
+        self.demanded = None;
+        if self.puts.may_compute(now) {
+            return Ok(());
+        }
+        let came = u128::from(self.came - before);
+        if came == 0 {
+            return Err(End::Idle(idle_timeout));
+        }
+        let due = u128::from(rate_min) * (now - since).as_millis() / 1000;
+        if came < due { Err(End::Slow(rate_min)) } else { Ok(()) }
     }
 
     /// Whether nothing is being put, removed or moved.
     pub(super) fn changes_nothing(&self) -> bool {
-        self.changing.is_empty() && self.wholes.is_empty()
+        self.changing.is_empty() && self.wholes.is_empty() && self.puts.is_empty()
     }
 }

@@ -1,0 +1,206 @@
+//! The names that are being uploaded, one upload each, and what was stored a short while ago.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::admission::Admission;
+use super::upload::{Hand, Held, Outcome, Upload};
+use super::{Begun, Offer, TOKEN_OF_KEY, UploadError};
+use crate::limits::{UPLOAD_CLOSE_TIMEOUT, UPLOADS_MAX, UPLOADS_REMEMBERED_MAX, UPLOADS_WRITING_MAX};
+use crate::names::FileName;
+use crate::service::access::{Caller, Permit};
+use crate::service::{Event, Service, lock};
+use crate::staged::{Part, Source};
+use crate::storage::OpenError;
+use crate::token::KeyId;
+use crate::tree::Root;
+
+/// All uploads of a server.
+pub(in crate::service) struct Uploads {
+    names: Mutex<HashMap<FileName, Entry>>,
+    remembered: Mutex<VecDeque<Remembered>>,
+    /// Places to have a part open.
+    places: Arc<Semaphore>,
+    /// Turns to take a thread for writing.
+    turns: Arc<Semaphore>,
+}
+
+struct Entry {
+    upload: Weak<Upload>,
+    /// Held by whoever has the part of this name open: the next one has to wait until it is closed.
+    gate: Arc<Semaphore>,
+}
+
+/// Something that was stored a short while ago: who asks again has missed the answer.
+struct Remembered {
+    name: FileName,
+    key: Option<KeyId>,
+    transfer: [u8; 16],
+    size: u64,
+    modified: (i64, u32),
+    root: Root,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        Self {
+            names: Mutex::default(),
+            remembered: Mutex::default(),
+            places: Arc::new(Semaphore::new(UPLOADS_MAX)),
+            turns: Arc::new(Semaphore::new(UPLOADS_WRITING_MAX)),
+        }
+    }
+}
+
+impl Uploads {
+    /// The upload that has this name, and lies at this place in memory, is over, and its part is closed.
+    pub(super) fn leave(&self, name: &FileName, upload: usize) {
+        let mut names = lock(&self.names);
+        // No other upload lies there as long as the entry refers to it.
+        if names.get(name).is_some_and(|entry| entry.upload.as_ptr().addr() == upload) {
+            names.remove(name);
+        }
+    }
+
+    /// What is asked for again soon is answered at once.
+    pub(super) fn remember(&self, name: &FileName, key: Option<KeyId>, offer: &Offer, root: Root) {
+        let mut remembered = lock(&self.remembered);
+        if remembered.len() >= UPLOADS_REMEMBERED_MAX {
+            remembered.pop_front();
+        }
+        let Offer { transfer, size, modified, .. } = *offer;
+        remembered.push_back(Remembered { name: name.clone(), key, transfer, size, modified, root });
+    }
+
+    fn remembered(&self, name: &FileName, key: Option<KeyId>, offer: &Offer) -> Option<Root> {
+        let remembered = lock(&self.remembered);
+        let is_it = |stored: &&Remembered| {
+            let is_same_file = (stored.size, stored.modified) == (offer.size, offer.modified);
+            stored.name == *name && stored.key == key && stored.transfer == offer.transfer && is_same_file
+        };
+        remembered.iter().rev().find(is_it).map(|stored| stored.root)
+    }
+}
+
+impl Service {
+    /// A connection offers a file. Looks what is there, and finds the upload that it belongs to, or begins one. Blocks.
+    ///
+    /// # Errors
+    /// If something is there that is not to be replaced, or another client uploads it.
+    pub(crate) fn offer(&self, permit: &Permit, offer: Offer) -> Result<Begun, UploadError> {
+        let (name, key) = (permit.name(), permit.caller().key_id());
+        let uploads = &self.inner.uploads;
+        let running = {
+            let names = lock(&uploads.names);
+            names.get(name).and_then(|entry| entry.upload.upgrade())
+        };
+        if let Some(upload) = running {
+            return upload.join(key, offer).map(Begun::Goes);
+        }
+        let held = match self.inner.storage.open(name) {
+            Ok(file) => Some((file.size(), file.modified())),
+            Err(OpenError::NotFound) => None,
+            Err(OpenError::Refused(_)) => return Err(UploadError::Exists),
+            Err(error) => return Err(UploadError::Place(error.into())),
+        };
+        let is_same = held == Some((offer.size, offer.modified));
+        if is_same && let Some(root) = uploads.remembered(name, key, &offer) {
+            return Ok(Begun::Stored(root));
+        }
+        if is_same && offer.unless_same {
+            return Ok(Begun::Same);
+        }
+        if held.is_some() && !offer.replace {
+            return Err(UploadError::Exists);
+        }
+        self.begin_upload(permit, key, offer)
+    }
+
+    fn begin_upload(&self, permit: &Permit, key: Option<KeyId>, offer: Offer) -> Result<Begun, UploadError> {
+        let name = permit.name();
+        let new = Upload::new(self, name, key, offer.clone());
+        let mut names = lock(&self.inner.uploads.names);
+        let entry = names
+            .entry(name.clone())
+            .or_insert_with(|| Entry { upload: Weak::new(), gate: Arc::new(Semaphore::new(1)) });
+        if let Some(running) = entry.upload.upgrade() {
+            drop(names);
+            // It came in between.
+            return running.join(key, offer).map(Begun::Goes);
+        }
+        entry.upload = Arc::downgrade(&new);
+        let gate = Arc::clone(&entry.gate);
+        drop(names);
+        let hand = Hand::new(&new, 0);
+        let (service, permit) = (self.clone(), permit.clone());
+        // Not a matter of this connection alone: others may have joined when it ends.
+        tokio::spawn(async move {
+            if let Err(error) = service.open_upload(&new, permit, offer, gate).await {
+                let cause = error.to_string();
+                new.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
+            }
+        });
+        Ok(Begun::Goes(hand))
+    }
+
+    async fn open_upload(
+        &self,
+        upload: &Arc<Upload>,
+        permit: Permit,
+        offer: Offer,
+        gate: Arc<Semaphore>,
+    ) -> Result<(), UploadError> {
+        let admission = self.admission(&permit, offer.size).await?;
+        let place = Arc::clone(&self.inner.uploads.places).try_acquire_owned();
+        let place = place.map_err(|_| UploadError::TooMany)?;
+        let gate = timeout(UPLOAD_CLOSE_TIMEOUT, gate.acquire_owned()).await;
+        let gate = gate.ok().and_then(Result::ok).ok_or(UploadError::Busy)?;
+        let (service, upload) = (self.clone(), Arc::clone(upload));
+        let opening = tokio::task::spawn_blocking(move || {
+            let held = service.open_part(&permit, &offer, admission, gate, place)?;
+            upload.opened(held, |have| service.receiving(&permit, offer.size, have))
+        });
+        opening.await.unwrap_or_else(|aborted| Err(UploadError::aborted(&aborted)))
+    }
+
+    fn open_part(
+        &self,
+        permit: &Permit,
+        offer: &Offer,
+        admission: Admission,
+        gate: OwnedSemaphorePermit,
+        open: OwnedSemaphorePermit,
+    ) -> Result<Held, UploadError> {
+        let place = self.inner.storage.place(permit.name())?;
+        let watch = &mut |_, _| std::ops::ControlFlow::Continue(());
+        let part = Arc::new(Part::open_at(place, true, watch)?);
+        let token = token_of(permit.caller(), &offer.token);
+        let source = Source { size: offer.size, root: offer.root, token };
+        Ok(Held { part, source, admission, _gate: gate, _place: open })
+    }
+
+    /// Tells the observer that nothing was stored.
+    pub(crate) fn not_stored(&self, permit: &Permit, cause: &str) {
+        let (peer, key) = (permit.caller().peer(), permit.caller().key_name());
+        self.tell(&Event::NotChanged { peer, key, name: permit.name().as_bytes(), cause });
+    }
+
+    /// A turn to take a thread for what has arrived.
+    pub(crate) async fn writing_turn(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.uploads.turns).acquire_owned().await.ok()
+    }
+}
+
+/// The identity of a version of a file as one key brings it: nobody goes on with what another key has brought.
+fn token_of(caller: &Caller, token: &[u8; 16]) -> [u8; 16] {
+    let key = caller.key_id().map(|key| key.to_string()).unwrap_or_default();
+    let of_key = blake3::derive_key("oneport 2026 upload part of a key", key.as_bytes());
+    let of_file = blake3::derive_key("oneport 2026 upload part of a file", &[&of_key[..], token].concat());
+    let mut mixed = [0; 16];
+    mixed[..TOKEN_OF_KEY].copy_from_slice(&of_key[..TOKEN_OF_KEY]);
+    mixed[TOKEN_OF_KEY..].copy_from_slice(&of_file[TOKEN_OF_KEY..16]);
+    mixed
+}

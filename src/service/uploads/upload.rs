@@ -1,0 +1,591 @@
+//! One file that is coming in, shared by all connections that bring it.
+//!
+//! Whoever writes or records does so under the fence: a connection of an earlier attempt finds another number
+//! there, and nothing that it brings is written any more. The lock of the fence is taken before that of the state.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+use super::admission::Admission;
+use super::{Offer, UploadError};
+use crate::error::Code;
+use crate::exchange::Queue;
+use crate::fileops;
+use crate::limits::{SYNC_BYTES, SYNC_INTERVAL, UPLOAD_ROUNDS_MAX};
+use crate::names::FileName;
+use crate::service::accounts::Account;
+use crate::service::{Service, lock};
+use crate::staged::{Part, Replace, Source};
+use crate::token::KeyId;
+use crate::tree::{BlockSet, HASH_LEN, Root, Tree, Value, block_count, block_span};
+
+/// What came of an upload, for every connection of it.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// It is stored and survives a power cut.
+    Stored(Root),
+    /// It is not: what the peer is told.
+    Failed(Code, String),
+}
+
+/// What a connection is to do next for an upload.
+#[derive(Debug)]
+pub(crate) enum Next {
+    /// Ask for these blocks.
+    Run(Range<u64>),
+    /// Ask for the root.
+    Root,
+    /// Ask for the values of all blocks.
+    Values,
+    /// Everything is here: call [`Pen::settle`].
+    Settle,
+    /// Nothing, until something stirs.
+    Wait,
+    /// It has ended.
+    Over(Outcome),
+}
+
+/// A file that is coming in.
+pub(super) struct Upload {
+    service: Service,
+    name: FileName,
+    pub(super) key: Option<KeyId>,
+    pub(super) size: u64,
+    fence: RwLock<Fence>,
+    state: Mutex<State>,
+    /// Held by a sync point, and by whoever needs the part for itself.
+    syncing: Mutex<()>,
+    stirred: watch::Sender<()>,
+}
+
+/// What only the present attempt may touch.
+struct Fence {
+    generation: u64,
+    part: Option<Held>,
+}
+
+/// The part, and the right to have it open: given back when it is closed.
+pub(super) struct Held {
+    pub(super) part: Arc<Part>,
+    pub(super) source: Source,
+    pub(super) _gate: OwnedSemaphorePermit,
+    pub(super) _place: OwnedSemaphorePermit,
+    pub(super) admission: Admission,
+}
+
+struct State {
+    generation: u64,
+    offer: Offer,
+    queue: Queue,
+    /// Blocks that are not recorded; none before the part is open.
+    left: Option<u64>,
+    /// How many connections bring it.
+    hands: u64,
+    need: Need,
+    /// A connection asks for what is needed.
+    is_claimed: bool,
+    is_settling: bool,
+    /// How often the values were compared.
+    rounds: u32,
+    outcome: Option<Outcome>,
+    account: Option<Arc<Account>>,
+    /// Bytes recorded since the last sync point, and when that was.
+    unsynced: u64,
+    synced_at: Instant,
+}
+
+/// What has to be known before it goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    Nothing,
+    Root,
+    Values,
+}
+
+/// What a connection holds of an upload. Dropped, it gives back what it has not brought.
+pub(crate) struct Hand {
+    pen: Pen,
+    flying: BTreeSet<u64>,
+    has_claim: bool,
+}
+
+/// The right to write, as long as no later attempt has taken over.
+#[derive(Clone)]
+pub(crate) struct Pen {
+    upload: Arc<Upload>,
+    generation: u64,
+}
+
+impl Upload {
+    pub(super) fn new(service: &Service, name: &FileName, key: Option<KeyId>, offer: Offer) -> Arc<Self> {
+        let size = offer.size;
+        let state = State {
+            generation: 0,
+            offer,
+            queue: Queue::default(),
+            left: None,
+            hands: 0,
+            need: Need::Nothing,
+            is_claimed: false,
+            is_settling: false,
+            rounds: 0,
+            outcome: None,
+            account: None,
+            unsynced: 0,
+            synced_at: Instant::now(),
+        };
+        Arc::new(Self {
+            service: service.clone(),
+            name: name.clone(),
+            key,
+            size,
+            fence: RwLock::new(Fence { generation: 0, part: None }),
+            state: Mutex::new(state),
+            syncing: Mutex::default(),
+            stirred: watch::Sender::new(()),
+        })
+    }
+
+    /// A further connection, or another attempt, which takes over. Blocks while a write is under way.
+    pub(super) fn join(self: &Arc<Self>, key: Option<KeyId>, offer: Offer) -> Result<Hand, UploadError> {
+        let mut fence = self.fence_mut();
+        let mut state = lock(&self.state);
+        let is_same = state.offer.transfer == offer.transfer;
+        let is_alike = (state.offer.token, self.size) == (offer.token, offer.size);
+        if key != self.key || !is_alike {
+            return Err(UploadError::Busy);
+        }
+        if is_same && offer.attempt < state.offer.attempt {
+            return Err(UploadError::Superseded);
+        }
+        if !is_same || offer.attempt > state.offer.attempt {
+            fence.generation += 1;
+            state.generation = fence.generation;
+            state.hands = 0;
+            state.is_claimed = false;
+            let root = offer.root.or(state.offer.root);
+            state.offer = Offer { root, ..offer };
+            if let Some(held) = &fence.part {
+                state.resume(&held.part, self.size);
+            }
+            if let Some(account) = state.account.take() {
+                account.cut(&UploadError::Superseded.to_string());
+            }
+        }
+        drop(state);
+        let generation = fence.generation;
+        drop(fence);
+        self.stirred.send_replace(());
+        Ok(Hand::new(self, generation))
+    }
+
+    /// The part is open. What it holds of something else is compared block by block, if it is the same key's.
+    pub(super) fn opened(
+        &self,
+        held: Held,
+        account: impl FnOnce(u64) -> Arc<Account>,
+    ) -> Result<(), UploadError> {
+        let mut fence = self.fence_mut();
+        let kept = held.part.kept();
+        let mut held = held;
+        let mut need = Need::Nothing;
+        let keep = match &kept {
+            Some(kept) if kept.source.token == held.source.token && kept.source.size == self.size => {
+                kept.has()
+            }
+            Some(kept) if is_of_one_key(&kept.source, &held.source) => {
+                need = Need::Values;
+                kept.has()
+            }
+            _ => BlockSet::default(),
+        };
+        if need == Need::Nothing {
+            begin(&mut held, &keep)?;
+        }
+        let mut state = lock(&self.state);
+        state.need = need;
+        let have = if need == Need::Nothing && keep.count() > 0 { keep.bytes(self.size) } else { 0 };
+        state.account = Some(account(have));
+        if need == Need::Nothing {
+            state.resume(&held.part, self.size);
+        }
+        fence.part = Some(held);
+        drop(state);
+        drop(fence);
+        self.stirred.send_replace(());
+        Ok(())
+    }
+
+    /// It ends here, for all who bring it. The part is closed before anybody is told.
+    pub(super) fn end(&self, outcome: Outcome, cause: Option<&str>) {
+        let held = self.fence_mut().part.take();
+        drop(held);
+        self.conclude(outcome, cause);
+    }
+
+    fn conclude(&self, outcome: Outcome, cause: Option<&str>) {
+        self.service.inner.uploads.leave(&self.name, std::ptr::from_ref(self).addr());
+        let mut state = lock(&self.state);
+        let account = state.account.take();
+        let outcome = state.outcome.get_or_insert(outcome).clone();
+        drop(state);
+        if let Some(account) = account {
+            match (&outcome, cause) {
+                (Outcome::Stored(root), _) => account.stored(*root),
+                (Outcome::Failed(_, text), cause) => account.cut(cause.unwrap_or(text)),
+            }
+        }
+        self.stirred.send_replace(());
+    }
+
+    fn fence_mut(&self) -> RwLockWriteGuard<'_, Fence> {
+        self.fence.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fence(&self) -> RwLockReadGuard<'_, Fence> {
+        self.fence.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a sync point of what is recorded by now. Blocks; others go on meanwhile.
+    fn sync(&self) -> Result<(), UploadError> {
+        let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let part = self.fence().part.as_ref().map(|held| Arc::clone(&held.part));
+        part.map_or(Ok(()), |part| Ok(part.sync_point()?))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Fence { part, .. } = self.fence.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (held, place) = (part.take(), std::ptr::from_ref(self).addr());
+        let (service, name) = (self.service.clone(), self.name.clone());
+        let close = move || {
+            drop(held);
+            service.inner.uploads.leave(&name, place);
+        };
+        // Closing a file may have to wait for a disk.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(close)),
+            Err(_) => close(),
+        }
+    }
+}
+
+impl State {
+    /// Everything that is not recorded is to be fetched.
+    fn resume(&mut self, part: &Part, size: u64) {
+        let has = part.kept().map(|kept| kept.has()).unwrap_or_default();
+        let missing = if size == 0 { Vec::new() } else { has.missing(size) };
+        self.queue = Queue::new(missing);
+        self.left = Some(self.queue.left());
+    }
+}
+
+/// Whether two parts are of one key, be it of one file or not.
+fn is_of_one_key(one: &Source, two: &Source) -> bool {
+    one.token[..super::TOKEN_OF_KEY] == two.token[..super::TOKEN_OF_KEY]
+}
+
+fn begin(held: &mut Held, keep: &BlockSet) -> Result<(), UploadError> {
+    let Some(part) = Arc::get_mut(&mut held.part) else {
+        return Err(UploadError::Catalog("the part is in use".to_owned()));
+    };
+    Ok(part.begin(&held.source, keep)?)
+}
+
+impl Pen {
+    /// Writes bytes that have arrived. Blocks.
+    ///
+    /// # Errors
+    /// [`UploadError::Superseded`] if another attempt has taken over: then nothing is written.
+    pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<(), UploadError> {
+        let fence = self.upload.fence();
+        let held = fence.part.as_ref().filter(|_| fence.generation == self.generation);
+        Ok(held.ok_or(UploadError::Superseded)?.part.write_at(bytes, offset)?)
+    }
+
+    /// Records a block that is written and has this value. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(crate) fn record(&self, block: u64, hash: [u8; HASH_LEN]) -> Result<(), UploadError> {
+        let fence = self.upload.fence();
+        let held = fence.part.as_ref().filter(|_| fence.generation == self.generation);
+        held.ok_or(UploadError::Superseded)?.part.record(block, hash)?;
+        let mut state = lock(&self.upload.state);
+        let span = block_span(self.upload.size, block);
+        let len = span.end - span.start;
+        state.left = state.left.map(|left| left.saturating_sub(1));
+        state.unsynced += len;
+        let is_due = state.unsynced >= SYNC_BYTES || state.synced_at.elapsed() >= SYNC_INTERVAL;
+        if is_due {
+            (state.unsynced, state.synced_at) = (0, Instant::now());
+        }
+        let (is_last, account) = (state.left == Some(0), state.account.clone());
+        drop(state);
+        drop(fence);
+        if let Some(account) = account {
+            account.advance(len);
+        }
+        if is_last {
+            self.upload.stirred.send_replace(());
+        } else if is_due {
+            let upload = Arc::clone(&self.upload);
+            // A failure makes the part useless, which the next record tells.
+            drop(tokio::task::spawn_blocking(move || upload.sync()));
+        }
+        Ok(())
+    }
+
+    /// All blocks are recorded: proves them, commits the file, and ends the upload; or says what is missing for
+    /// that. Blocks.
+    pub(crate) fn settle(&self) {
+        if let Err(error) = self.try_settle() {
+            // Whoever has taken over meanwhile hears it as well: the part may be gone.
+            let cause = error.to_string();
+            self.upload.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
+        }
+        lock(&self.upload.state).is_settling = false;
+        self.upload.stirred.send_replace(());
+    }
+
+    fn try_settle(&self) -> Result<(), UploadError> {
+        let upload = &self.upload;
+        let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fence = upload.fence_mut();
+        let Some(held) = &fence.part else { return Ok(()) };
+        let mut state = lock(&upload.state);
+        if state.left != Some(0) || state.need != Need::Nothing {
+            return Ok(());
+        }
+        let empty = (upload.size == 0).then(|| Root::of(b""));
+        let Some(root) = state.offer.root.or(empty) else {
+            state.need = Need::Root;
+            return Ok(());
+        };
+        if empty.is_some_and(|empty| empty != root) {
+            return Err(UploadError::Damaged);
+        }
+        if empty.is_none() && root_of(&held.part, upload.size) != Some(root) {
+            state.rounds += 1;
+            if state.rounds > UPLOAD_ROUNDS_MAX {
+                return Err(UploadError::Damaged);
+            }
+            state.need = Need::Values;
+            return Ok(());
+        }
+        let offer = state.offer.clone();
+        drop(state);
+        let Some(Held { part, admission, _gate: gate, _place: place, .. }) = fence.part.take() else {
+            return Ok(());
+        };
+        drop(fence);
+        let part =
+            Arc::into_inner(part).ok_or_else(|| UploadError::Catalog("the part is in use".to_owned()))?;
+        let attributes = set_attributes(&part, &offer);
+        attributes.map_err(|error| UploadError::Place(crate::storage::ChangeError::Io(error)))?;
+        part.commit(if offer.replace { Replace::Always } else { Replace::Never })?;
+        admission.stored()?;
+        upload.service.inner.uploads.remember(&upload.name, upload.key, &offer, root);
+        drop((gate, place));
+        upload.conclude(Outcome::Stored(root), None);
+        Ok(())
+    }
+
+    /// The upload has failed, for all who bring it: what they are told, and the log. Blocks.
+    pub(crate) fn fail(&self, code: Code, text: &str, cause: &str) {
+        if !self.is_stale() {
+            self.upload.end(Outcome::Failed(code, text.to_owned()), Some(cause));
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        lock(&self.upload.state).generation != self.generation
+    }
+
+    /// The values of all blocks, as the client tells them: those that are here and equal stay. Blocks.
+    pub(crate) fn compare(&self, root: Root, values: &[(u64, [u8; HASH_LEN])]) {
+        if let Err(error) = self.try_compare(root, values) {
+            self.fail(error.code(), &error.text(), &error.to_string());
+        }
+        self.upload.stirred.send_replace(());
+    }
+
+    fn try_compare(&self, root: Root, values: &[(u64, [u8; HASH_LEN])]) -> Result<(), UploadError> {
+        let upload = &self.upload;
+        let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fence = upload.fence_mut();
+        if fence.generation != self.generation {
+            return Ok(());
+        }
+        let Some(held) = &mut fence.part else { return Ok(()) };
+        let kept = held.part.kept().map(|kept| kept.blocks).unwrap_or_default();
+        let mut keep = BlockSet::default();
+        for (index, hash) in values {
+            if kept.get(index) == Some(hash) {
+                // They are ascending.
+                let _ = keep.push(*index..*index + 1);
+            }
+        }
+        held.source.root = Some(root);
+        begin(held, &keep)?;
+        let mut state = lock(&upload.state);
+        if state.offer.root.is_some_and(|known| known != root) {
+            return Err(UploadError::SourceChanged);
+        }
+        state.offer.root = Some(root);
+        state.need = Need::Nothing;
+        state.is_claimed = false;
+        state.resume(&held.part, upload.size);
+        Ok(())
+    }
+}
+
+/// The root that the recorded blocks make, if they are all there.
+fn root_of(part: &Part, size: u64) -> Option<Root> {
+    let blocks = part.kept()?.blocks;
+    if blocks.len() as u64 != block_count(size) {
+        return None;
+    }
+    let mut hashes = blocks.into_values();
+    match block_count(size) {
+        1 => hashes.next().map(Root::from_bytes),
+        _ => Tree::over(hashes.map(Value::from_bytes).collect()).map(|tree| tree.root()),
+    }
+}
+
+/// Gives a staged file the time and the mode that it has on the client. Nobody gets a right that the server's umask
+/// keeps from them.
+fn set_attributes(part: &Part, offer: &Offer) -> std::io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    /// Whoever may read may execute, if the client says so.
+    const READ: u32 = 0o444;
+    let given = part.file().metadata()?.mode() & 0o666;
+    fileops::set_mode(part.file(), offer.mode & (given | ((given & READ) >> 2)))?;
+    fileops::set_modified(part.file(), offer.modified)
+}
+
+impl Hand {
+    pub(super) fn new(upload: &Arc<Upload>, generation: u64) -> Self {
+        lock(&upload.state).hands += 1;
+        let pen = Pen { upload: Arc::clone(upload), generation };
+        Self { pen, flying: BTreeSet::new(), has_claim: false }
+    }
+
+    /// The right to write.
+    pub(crate) fn pen(&self) -> &Pen {
+        &self.pen
+    }
+
+    /// Hears when there may be something new for [`Self::next`].
+    pub(crate) fn stirs(&self) -> watch::Receiver<()> {
+        self.pen.upload.stirred.subscribe()
+    }
+
+    /// What to do next.
+    pub(crate) fn next(&mut self) -> Next {
+        let mut state = lock(&self.pen.upload.state);
+        if let Some(outcome) = &state.outcome {
+            return Next::Over(outcome.clone());
+        }
+        if state.generation != self.pen.generation {
+            let error = UploadError::Superseded;
+            return Next::Over(Outcome::Failed(error.code(), error.text()));
+        }
+        if state.need != Need::Nothing {
+            if std::mem::replace(&mut state.is_claimed, true) {
+                return Next::Wait;
+            }
+            self.has_claim = true;
+            return if state.need == Need::Root { Next::Root } else { Next::Values };
+        }
+        if state.left == Some(0) {
+            return if std::mem::replace(&mut state.is_settling, true) { Next::Wait } else { Next::Settle };
+        }
+        let hands = state.hands;
+        match state.queue.take(hands) {
+            Some(run) => {
+                self.flying.extend(run.clone());
+                Next::Run(run)
+            }
+            None => Next::Wait,
+        }
+    }
+
+    /// Bytes of the file that are here already.
+    pub(crate) fn have(&self) -> u64 {
+        let upload = &self.pen.upload;
+        let left = lock(&upload.state).left.unwrap_or(0);
+        upload.size.saturating_sub(left.saturating_mul(crate::tree::BLOCK_LEN))
+    }
+
+    /// A block has been recorded.
+    pub(crate) fn recorded(&mut self, block: u64) {
+        self.flying.remove(&block);
+    }
+
+    /// A block arrived damaged; `false` if that was once too often.
+    pub(crate) fn repeat(&mut self, block: u64) -> bool {
+        self.flying.remove(&block);
+        let may_again = lock(&self.pen.upload.state).queue.repeat(block);
+        self.pen.upload.stirred.send_replace(());
+        may_again
+    }
+
+    /// The client says what the root is.
+    ///
+    /// # Errors
+    /// [`UploadError::SourceChanged`] if it said another one before.
+    pub(crate) fn learn(&mut self, root: Root) -> Result<(), UploadError> {
+        let mut state = lock(&self.pen.upload.state);
+        if *state.offer.root.get_or_insert(root) != root {
+            return Err(UploadError::SourceChanged);
+        }
+        if state.need == Need::Root {
+            state.need = Need::Nothing;
+            state.is_claimed = false;
+        }
+        drop(state);
+        self.has_claim = false;
+        self.pen.upload.stirred.send_replace(());
+        Ok(())
+    }
+
+    /// Says why this connection brings no more: told if nobody else brings it.
+    pub(crate) fn blame(&self, cause: &str) {
+        let state = lock(&self.pen.upload.state);
+        if state.generation == self.pen.generation
+            && state.hands == 1
+            && let Some(account) = &state.account
+        {
+            account.cut(cause);
+        }
+    }
+}
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        let mut state = lock(&self.pen.upload.state);
+        if state.generation != self.pen.generation {
+            return;
+        }
+        state.hands = state.hands.saturating_sub(1);
+        if self.has_claim {
+            state.is_claimed = false;
+        }
+        let mut runs = BlockSet::default();
+        for &block in &self.flying {
+            // They are ascending.
+            let _ = runs.push(block..block + 1);
+        }
+        for run in runs.runs().iter().rev() {
+            state.queue.give_back(run.clone());
+        }
+        drop(state);
+        self.pen.upload.stirred.send_replace(());
+    }
+}
