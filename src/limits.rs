@@ -417,6 +417,9 @@ pub const KEYS_FILE_MAX: u64 = 16 << 20;
 /// Bytes of files that were put as a whole and wait to be stored, at most, each with `WHOLE_FILE_COST` besides.
 /// Who has more to put waits, and is not read from.
 pub const WHOLE_WAITING_BYTES: u32 = 64 << 20;
+/// Files that one connection has put as a whole and that are not stored yet; while there are as many, no more is
+/// heard.
+pub const V2_STORING_MAX: usize = 1024;
 /// What a file that was put as a whole counts for besides its bytes, so that many empty ones are bounded too.
 pub const WHOLE_FILE_COST: u32 = 1 << 10;
 /// Files that are made durable together, at most.

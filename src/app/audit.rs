@@ -114,7 +114,11 @@ impl Observer for Audit {
             | Event::Sent { .. }
             | Event::HashedAhead { .. }
             | Event::Cut { .. } => self.observe_transfer(event),
-            Event::Made { .. } | Event::Removed { .. } | Event::Moved { .. } | Event::NotChanged { .. } => {
+            Event::Taken { .. }
+            | Event::Made { .. }
+            | Event::Removed { .. }
+            | Event::Moved { .. }
+            | Event::NotChanged { .. } => {
                 self.observe_change(event);
             }
             Event::UploadStarted { .. }
@@ -278,6 +282,13 @@ impl Audit {
 
     fn observe_change(&self, event: &Event<'_>) {
         match *event {
+            Event::Taken { peer, key, name, size, root } => {
+                let (file, with) = (logged(name.as_bytes()), with(key));
+                info!(
+                    target: FILE_ONLY, event = "stored", %peer, key = key.map(field::display), %file, size, blake3 = %root,
+                    "Stored '{file}' from {peer}{with}: {size} bytes, BLAKE3 {root}"
+                );
+            }
             Event::Made { peer, key, name } => {
                 let (folder, with) = (logged(name.as_bytes()), with(key));
                 info!(

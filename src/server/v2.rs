@@ -33,7 +33,7 @@ use crate::service::digests::HashError;
 use crate::service::history::Small;
 use crate::service::listing::ListingError;
 use crate::service::small::{Lane, Reading};
-use crate::service::uploads::{Begun, UploadError};
+use crate::service::uploads::{Begun, Room, Stored, UploadError};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
 use crate::tree::{Tree, Value};
@@ -174,6 +174,8 @@ enum Done {
     Offered(RequestId, Result<Begun, UploadError>),
     Kept(Option<Kept>),
     Stirred(RequestId),
+    Roomed(Room),
+    Stored(RequestId, Result<Stored, UploadError>),
 }
 
 /// A turn to open a file, held until what came of it has been received or is gone.
@@ -398,6 +400,8 @@ impl Connection<'_> {
             Done::Offered(request, begun) => self.offered(request, begun),
             Done::Kept(kept) => self.kept(kept),
             Done::Stirred(request) => self.go_on(request),
+            Done::Roomed(room) => self.roomed(room),
+            Done::Stored(request, stored) => self.stored(request, stored),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),

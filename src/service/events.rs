@@ -208,6 +208,19 @@ pub enum Event<'a> {
         /// Why.
         cause: &'a str,
     },
+    /// A small file came as a whole and was stored.
+    Taken {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The file.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// The digest of its bytes.
+        root: Root,
+    },
     /// A folder was made, or was there already.
     Made {
         /// The peer's address.

@@ -94,7 +94,7 @@ impl Connection<'_> {
 
     /// When the client is to be told that this end is still at what it waits for.
     pub(super) fn still_at(&mut self) -> Option<Instant> {
-        if self.changes_nothing() {
+        if self.changing.is_empty() && self.wholes.in_hand().next().is_none() {
             self.still_at = None;
         } else {
             self.still_at.get_or_insert_with(|| Instant::now() + V2_WAIT_INTERVAL);
@@ -107,7 +107,8 @@ impl Connection<'_> {
         let now = Instant::now();
         if self.still_at.is_some_and(|at| at <= now) {
             self.still_at = Some(now + V2_WAIT_INTERVAL);
-            let waiting: Vec<_> = self.changing.iter().copied().chain(self.puts.numbers()).collect();
+            let (puts, wholes) = (self.puts.numbers(), self.wholes.in_hand());
+            let waiting: Vec<_> = self.changing.iter().copied().chain(puts).chain(wholes).collect();
             waiting.into_iter().for_each(|request| self.tell(&ServerFrame::Wait(request)));
         }
     }

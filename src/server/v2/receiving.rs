@@ -43,11 +43,10 @@ pub(super) enum Of {
 
 impl Connection<'_> {
     pub(super) fn hear_put(&mut self, request: RequestId, put: Put) -> Result<(), End> {
+        self.check_whole()?;
         self.responder.claim(request)?;
-        if put.form == Form::Whole {
-            // Its bytes are on their way, whatever is said of it.
-            self.expect_whole(request, &put);
-        }
+        // Its bytes are on their way, whatever is said of it.
+        self.expect_whole(request, &put);
         let Some(permit) = self.permit(request, Verb::Put, &put.name) else { return Ok(()) };
         match put.form {
             Form::Folder => self.put_folder(request, permit, &put),
@@ -60,7 +59,7 @@ impl Connection<'_> {
     /// Takes bytes that stand behind the head of a frame.
     pub(super) fn take_bytes(&mut self, of: Of, bytes: Bytes, left: u64) {
         match of {
-            Of::Whole(request) => self.take_whole(request, bytes),
+            Of::Whole(request) => self.take_whole(request, &bytes),
             Of::Asked { ask, end, ends_block } => {
                 let offset = end - left - bytes.len() as u64;
                 self.take_asked(ask, offset, bytes, ends_block && left == 0);
@@ -72,7 +71,7 @@ impl Connection<'_> {
     /// Gives a request of this edge up; `false` if it has none of this number.
     pub(super) fn give_up(&mut self, request: RequestId) -> bool {
         // Something that is changed already is changed; the client hears how it ended.
-        self.changing.contains(&request) || self.give_up_put(request)
+        self.changing.contains(&request) || self.give_up_put(request) || self.give_up_whole(request)
     }
 
     /// Whether there is room for more of what the client says.

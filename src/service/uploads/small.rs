@@ -21,7 +21,7 @@ use self::batch::{Asker, Batch, Wanted};
 use super::{Stored, UploadError};
 use crate::limits::{GROUP_FILES_MAX, GROUP_PROBE, SMALL_FILE_MAX, WHOLE_FILE_COST, WHOLE_WAITING_BYTES};
 use crate::service::access::Permit;
-use crate::service::{Inner, Service, lock};
+use crate::service::{Event, Inner, Service, lock};
 use crate::staged::group::GroupNames;
 use crate::storage::ChangeError;
 use crate::tree::Root;
@@ -46,7 +46,7 @@ pub(crate) struct WholeFile {
 
 /// Room in memory for a file that waits to be stored.
 #[must_use]
-pub(crate) struct Room(#[expect(dead_code, reason = "held, not looked at")] OwnedSemaphorePermit);
+pub(crate) struct Room(#[expect(dead_code, reason = "held, not looked at")] Option<OwnedSemaphorePermit>);
 
 /// The files that wait, and who works on them.
 pub(in crate::service) struct Wholes {
@@ -87,11 +87,14 @@ impl Default for Wholes {
 impl Service {
     /// Waits until there is room for a file of `size` bytes: whoever comes first is first.
     pub(crate) async fn room(&self, size: u64) -> Room {
-        let cost = u32::try_from(size).unwrap_or(u32::MAX).saturating_add(WHOLE_FILE_COST);
-        let room =
-            Arc::clone(&self.inner.wholes.room).acquire_many_owned(cost.min(WHOLE_WAITING_BYTES)).await;
-        // It is never closed.
-        Room(room.unwrap_or_else(|_| unreachable!("nobody closes it")))
+        // Nobody ever closes it.
+        Room(Arc::clone(&self.inner.wholes.room).acquire_many_owned(cost(size)).await.ok())
+    }
+
+    /// Room for a file of `size` bytes, if there is any just now.
+    pub(crate) fn room_now(&self, size: u64) -> Option<Room> {
+        let room = Arc::clone(&self.inner.wholes.room).try_acquire_many_owned(cost(size)).ok()?;
+        Some(Room(Some(room)))
     }
 
     /// Stores a file whose bytes are all here. When this returns [`Stored::New`], the file is on the disk under
@@ -118,6 +121,33 @@ impl Service {
         self.inner.add(Wanted { permit, file, reservation, asker: Asker { reply, claim }, room });
         told.await.unwrap_or_else(|_| Err(given_up()))
     }
+
+    /// As [`Self::store_whole`], and tells the observer.
+    pub(crate) async fn take_whole(
+        &self,
+        permit: &Permit,
+        file: WholeFile,
+        room: Room,
+    ) -> Result<Stored, UploadError> {
+        let size = file.bytes.len() as u64;
+        let outcome = self.store_whole(permit, file, room).await;
+        let (peer, key, name) = (permit.caller().peer(), permit.caller().key_name(), permit.name());
+        match &outcome {
+            Ok(Stored::New(root)) => self.tell(&Event::Taken { peer, key, name, size, root: *root }),
+            Ok(Stored::Same) => {}
+            Err(error) => {
+                let cause = error.to_string();
+                self.tell(&Event::NotChanged { peer, key, name: name.as_bytes(), cause: &cause });
+            }
+        }
+        outcome
+    }
+}
+
+/// What a file takes of the room that there is.
+fn cost(size: u64) -> u32 {
+    let bytes = u32::try_from(size).unwrap_or(u32::MAX);
+    bytes.saturating_add(WHOLE_FILE_COST).min(WHOLE_WAITING_BYTES)
 }
 
 /// Compares the bytes of a file with its root.
