@@ -48,7 +48,8 @@ pub struct Put {
     pub root: Option<Root>,
     /// The whole time, waits included.
     pub elapsed: Duration,
-    /// A file of the same size and time was there already, and was left alone.
+    /// A file of the same size and time was there already, and was left alone. An attempt whose end was not heard of
+    /// may have stored it.
     pub unchanged: bool,
     /// Bytes that the server had already from an earlier program's attempt.
     pub resumed: u64,

@@ -191,6 +191,11 @@ async fn what_is_to_be_replaced_follows_from_the_setting() {
         assert_eq!((put.replace, put.unless_same), flags);
     }
     let puller = Puller::start(Script { is_same: true, ..Script::default() }).await;
+    // What an attempt has stored whose end was not heard must not stand in the way of the next.
+    let again = Puller::start(Script { cut_after: vec![0], ..Script::default() }).await;
+    put_to(&again, &source, &with_retries_of(1)).await.unwrap();
+    let flags: Vec<_> = again.puts().iter().map(|put| (put.replace, put.unless_same)).collect();
+    assert_eq!(flags, [(false, false), (false, true)]);
     let settings = Settings { overwrite: Different, ..settings() };
     let kept = put_to(&puller, &source, &settings).await.unwrap();
     assert!(kept.unchanged && kept.root.is_none());
@@ -268,6 +273,18 @@ async fn whoever_does_not_want_it_any_more_is_not_waited_for() {
         };
         let (put, ()) = tokio::join!(putting, stopping);
         assert!(matches!(put, Err(FetchError::Interrupted)), "{put:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limited_rate_is_kept_in_both_forms() {
+    for len in [MIB, 2 * MIB] {
+        let (_dir, source, _) = local(len);
+        let puller = Puller::start(Script::default()).await;
+        let settings = Settings { limit_rate: Some(len as u64), ..settings() };
+        let stored = put_to(&puller, &source, &settings).await.unwrap();
+        // A second, less what may be made up for at once and the last turn.
+        assert!(stored.elapsed >= Duration::from_millis(800), "{:?}", stored.elapsed);
     }
 }
 

@@ -139,3 +139,41 @@ async fn only_an_end_that_was_announced_is_one_over_tls() {
     drop(server);
     assert_eq!(client.read_buf(&mut input, 100).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn bytes_of_a_file_go_whole_and_in_order_between_others_and_end_where_it_ends() {
+    let data = sample(2_000_003);
+    let mut file = tempfile::tempfile().unwrap();
+    io::Write::write_all(&mut file, &data).unwrap();
+    let file = StoredFile::new(file).unwrap().unwrap();
+    for is_tls in [false, true] {
+        let (mut client, mut server) = pair(is_tls).await;
+        let giving = async {
+            send(&mut client, b"head").await;
+            let (mut offset, size) = (1, data.len() as u64);
+            while offset < size {
+                match client.try_send_file(&file, offset, (size - offset).min(700_000)) {
+                    Ok(count) => offset += count as u64,
+                    Err(GiveError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                        client.ready(Interest::WRITABLE).await.unwrap();
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+            send(&mut client, b"tail").await;
+            while !matches!(client.try_send_file(&file, size, 5), Ok(0)) {
+                client.ready(Interest::WRITABLE).await.unwrap();
+            }
+        };
+        let want = [b"head", &data[1..], b"tail"].concat();
+        let receiving = async {
+            let mut got = BytesMut::new();
+            while got.len() < want.len() {
+                assert!(server.read_buf(&mut got, usize::MAX).await.unwrap() > 0);
+            }
+            got
+        };
+        let (got, ()) = tokio::join!(receiving, giving);
+        assert!(got == want, "{is_tls}");
+    }
+}

@@ -359,7 +359,7 @@ impl<'a> Giving<'a> {
                     self.fail(request, self.shared.offer.unreadable(error));
                     return Ok(());
                 }
-                Err(Ungiven::Link(error)) => return self.why(error),
+                Err(Ungiven::Link(error)) => return self.why(error).await,
             }
         }
         Ok(())
@@ -392,7 +392,7 @@ impl<'a> Giving<'a> {
             match self.link.write_now(bytes) {
                 Ok(Some(count)) => bytes = &bytes[count..],
                 Ok(None) => self.room().await?,
-                Err(error) => return self.why(error),
+                Err(error) => return self.why(error).await,
             }
         }
         Ok(())
@@ -402,7 +402,7 @@ impl<'a> Giving<'a> {
     async fn room(&mut self) -> Result<(), FetchError> {
         let may_read = self.unanswered < PUT_UNANSWERED_MAX;
         if let Err(error) = self.link.ready(may_read, true, self.until.deadline).await {
-            return self.why(error);
+            return self.why(error).await;
         }
         self.listen()
     }
@@ -416,10 +416,9 @@ impl<'a> Giving<'a> {
     }
 
     /// What ended the connection: the server may have said why.
-    fn why(&mut self, error: FetchError) -> Result<(), FetchError> {
-        while self.ended.is_none() && self.link.read_now().is_ok_and(|count| count > 0) {
-            self.hear()?;
-        }
+    async fn why(&mut self, error: FetchError) -> Result<(), FetchError> {
+        self.link.read_rest().await;
+        self.hear()?;
         if self.ended.is_some() { Ok(()) } else { Err(error) }
     }
 
@@ -438,14 +437,16 @@ impl<'a> Giving<'a> {
         Err(FetchError::StoredOther { peer: self.link.peer(), name: text::shown(&put.name).to_string() })
     }
 
-    /// Tells the server why nothing more comes. Nobody waits for long for it.
+    /// Tells the server why nothing more comes, and waits until it has understood: closing with its words unread could
+    /// take back what was told. Nobody waits for long.
     async fn give_up(&mut self) {
         let saying = async {
             while let Some(Output::Frames(frames)) = self.responder.next(now()) {
                 self.write(&frames).await?;
             }
-            while self.link.has_unsent() {
+            while self.ended.is_none() {
                 self.wait().await?;
+                self.listen()?;
             }
             Ok::<_, FetchError>(())
         };

@@ -74,7 +74,8 @@ pub(super) fn put_of(
     file: crate::codec::v2::File,
 ) -> Put {
     let (replace, unless_same) = match settings.overwrite {
-        Overwrite::Never => (false, false),
+        // What an attempt before this one has stored, without its word being heard, must not stand in the way.
+        Overwrite::Never => (false, attempt > 1),
         Overwrite::Different => (true, true),
         Overwrite::Always => (true, false),
     };

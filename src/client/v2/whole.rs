@@ -72,7 +72,8 @@ async fn give(link: &mut Link, request: RequestId, bytes: &[u8]) -> Result<(), F
         return Ok(());
     }
     link.put_along(&ClientFrame::Bytes { request, offset: 0, len: bytes.len() as u64 })?;
-    link.give_along(bytes).await
+    link.give_along(bytes).await;
+    Ok(())
 }
 
 /// What the server says to have stored has to be what was sent.

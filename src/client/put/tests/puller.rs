@@ -274,7 +274,11 @@ impl Connection {
                 }
                 Heard::Failed(_, code, _) => {
                     self.store().failures.push(code.kind());
-                    Ok(())
+                    if code.kind() != Code::SourceChanged {
+                        return Ok(());
+                    }
+                    let Some((request, _)) = self.offers.pop_first() else { return Ok(()) };
+                    self.send(&ServerFrame::Error(request, code, Bytes::new())).await
                 }
                 _ => Ok(()),
             },

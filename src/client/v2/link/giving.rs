@@ -7,7 +7,7 @@ use std::io;
 
 use bytes::Buf;
 use tokio::io::Interest;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{BOTH, Link, Until, closed};
 use crate::client::FetchError;
@@ -15,7 +15,7 @@ use crate::client::stream::GiveError;
 use crate::codec::v2::{ClientFrame, ErrorCode, Frame, ServerFrame};
 use crate::error::Code;
 use crate::exchange::Heard;
-use crate::limits::WRITE_PROBE_INTERVAL;
+use crate::limits::{PUT_FAREWELL, PUT_UNANSWERED_MAX, WRITE_PROBE_INTERVAL};
 use crate::storage::StoredFile;
 use crate::text;
 
@@ -111,26 +111,24 @@ impl Link {
         frame.encode(&mut self.outgoing).map_err(|source| self.violated(source))
     }
 
-    /// Sends bytes at the pace of the file, and leaves what there is no room for to be sent while answers are read.
-    pub(in crate::client::v2) async fn give_along(&mut self, bytes: &[u8]) -> Result<(), FetchError> {
+    /// Sends bytes at the pace of the file, and leaves what there is no room for to be sent while answers are read. That
+    /// the connection broke is told there, behind the answers that had come.
+    pub(in crate::client::v2) async fn give_along(&mut self, bytes: &[u8]) {
         for stretch in bytes.chunks(self.arrived.pace.stretch()) {
             self.outgoing.extend_from_slice(stretch);
-            self.flush_now()?;
+            self.flush_now();
             self.arrived.pace.rest(stretch.len()).await;
         }
-        Ok(())
     }
 
     /// Sends what there is room for.
-    pub(in crate::client::v2) fn flush_now(&mut self) -> Result<(), FetchError> {
+    fn flush_now(&mut self) {
         while !self.outgoing.is_empty() || self.stream.has_unsent() {
             match self.stream.try_write(&self.outgoing) {
                 Ok(count) => self.outgoing.advance(count),
-                Err(error) if is_later(&error) => break,
-                Err(error) => return Err(self.lost(error)),
+                Err(_) => break,
             }
         }
-        Ok(())
     }
 
     /// As [`Self::hear`], while much is sent: what the server takes brings it on, too.
@@ -147,7 +145,11 @@ impl Link {
                     let probe = until.deadline.min(Instant::now() + WRITE_PROBE_INTERVAL);
                     match timeout_at(probe, self.talk()).await {
                         Ok(Ok(0)) => return Err(self.lost(closed())),
-                        Ok(Err(error)) => return Err(self.lost(error)),
+                        // What had come before it broke still counts.
+                        Ok(Err(error)) => match self.read_rest().await {
+                            0 => return Err(self.lost(error)),
+                            _ => continue,
+                        },
                         Ok(Ok(_)) | Err(_) => {}
                     }
                 }
@@ -159,6 +161,20 @@ impl Link {
                 return Err(self.silent());
             }
         }
+    }
+
+    /// Reads what had come on a connection that broke, some at a time; says how much.
+    pub(in crate::client::v2) async fn read_rest(&mut self) -> usize {
+        // Whoever has only written does not know yet that there is something to read.
+        let _ = timeout(PUT_FAREWELL, self.stream.ready(Interest::READABLE)).await;
+        let mut rest = 0;
+        while rest < PUT_UNANSWERED_MAX {
+            match self.read_now() {
+                Ok(count @ 1..) => rest += count,
+                _ => break,
+            }
+        }
+        rest
     }
 
     /// What it means that something could not be changed on the server, or not be stored as `name`.
