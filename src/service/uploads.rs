@@ -163,4 +163,7 @@ impl UploadError {
 }
 
 #[cfg(test)]
+#[path = "uploads/offered_tests.rs"]
+mod offered_tests;
+#[cfg(test)]
 mod tests;

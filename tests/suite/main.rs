@@ -4,6 +4,7 @@
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
+//! `putting` puts files by hand.
 //! `tls_raw` speaks TLS by hand, around whatever is spoken inside.
 //! `tls_peer` is the TLS end of a server, with whatever key a test likes, before any server in clear.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
@@ -45,6 +46,7 @@ mod peers;
 mod proxy;
 mod proxy_faults;
 mod proxy_link;
+mod putting;
 mod rates;
 mod raw;
 mod scripted;
@@ -70,6 +72,7 @@ mod server_start;
 mod server_tls;
 mod server_tls_reload;
 mod server_tls_stalled;
+mod server_uploads;
 mod server_v1;
 mod server_v2_reader;
 mod serving;

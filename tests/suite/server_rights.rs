@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use oneport::codec::v2::ClientFrame;
+use oneport::codec::v2::{ClientFrame, File, Form, Move, Put, Remove};
 use oneport::rights::Verb;
 
 use crate::holders::{NOT_ALLOWED, Outcome, add, ask, holder, list, revoke};
@@ -52,6 +52,8 @@ fn expected(verb: Verb) -> [[Expected; 8]; 2] {
         Verb::Stat | Verb::Get | Verb::List => {
             [OPEN, [Key, Allowed, NotThis, Allowed, NotThis, NoKey, NoKey, NotThis]]
         }
+        Verb::Put => [[Key, NotThis, Allowed, NotThis, NotThis, NoKey, NoKey, NotThis]; 2],
+        Verb::Remove | Verb::Move => [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, NotThis]; 2],
         other => panic!("{other:?} is not in the table"),
     }
 }
@@ -63,14 +65,30 @@ fn request(verb: Verb) -> ClientFrame {
         Verb::Stat => stat(1, b"here/f"),
         Verb::Get => get(1, "here/f"),
         Verb::List => list(1, "here"),
+        Verb::Put => ClientFrame::Put(1, folder("here/made")),
+        Verb::Remove => ClientFrame::Remove(1, Remove { recursive: true, name: "here/f".into() }),
+        Verb::Move => {
+            ClientFrame::Move(1, Move { replace: false, from: "here/f".into(), to: "here/g".into() })
+        }
         other => panic!("{other:?} is not in the table"),
     }
+}
+
+/// PUT of a folder.
+fn folder(name: &str) -> Put {
+    let file = File { size: 0, modified: (0, 0), mode: 0o755, token: [1; 16], root: None };
+    let (name, form) = (name.to_owned().into(), Form::Folder);
+    Put { replace: false, unless_same: false, form, name, transfer: [0; 16], attempt: 0, file }
 }
 
 fn told(outcome: &Outcome) -> Expected {
     match outcome {
         Outcome::Answered => Allowed,
-        Outcome::Refused(1, NOT_ALLOWED, text) if text == "a key with the right to read is needed" => Key,
+        Outcome::Refused(1, NOT_ALLOWED, text)
+            if text.starts_with("a key with the right to ") && text.ends_with(" is needed") =>
+        {
+            Key
+        }
         Outcome::Refused(1, NOT_ALLOWED, text) if text == "the key does not allow this" => NotThis,
         Outcome::Refused(0, NOT_ALLOWED, text) if text == "the key is not accepted" => NoKey,
         other => panic!("{other:?}"),

@@ -65,6 +65,11 @@ impl Uploads {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn under_way(&self) -> usize {
+        lock(&self.names).len()
+    }
+
     /// What is asked for again soon is answered at once.
     pub(super) fn remember(&self, name: &FileName, key: Option<KeyId>, offer: &Offer, root: Root) {
         let mut remembered = lock(&self.remembered);

@@ -486,15 +486,26 @@ impl Hand {
         self.pen.upload.stirred.subscribe()
     }
 
+    /// How it has ended, for this connection.
+    pub(crate) fn over(&self) -> Option<Outcome> {
+        let state = lock(&self.pen.upload.state);
+        let is_stale = state.generation != self.pen.generation;
+        let superseded = || {
+            let error = UploadError::Superseded;
+            is_stale.then(|| Outcome::Failed(error.code(), error.text()))
+        };
+        state.outcome.clone().or_else(superseded)
+    }
+
     /// What to do next.
     pub(crate) fn next(&mut self) -> Next {
-        let mut state = lock(&self.pen.upload.state);
-        if let Some(outcome) = &state.outcome {
-            return Next::Over(outcome.clone());
+        if let Some(outcome) = self.over() {
+            return Next::Over(outcome);
         }
+        let mut state = lock(&self.pen.upload.state);
         if state.generation != self.pen.generation {
-            let error = UploadError::Superseded;
-            return Next::Over(Outcome::Failed(error.code(), error.text()));
+            // That happened just now, and stirs.
+            return Next::Wait;
         }
         if state.need != Need::Nothing {
             if std::mem::replace(&mut state.is_claimed, true) {

@@ -158,12 +158,14 @@ impl Connection<'_> {
         loop {
             let Some(upload) = self.puts.puts.get_mut(&request) else { return };
             let Some(hand) = &mut upload.hand else { return };
-            if upload.pending.len() >= V2_RUNS_AHEAD {
-                return;
-            }
             // Before it is looked what there is to do, so that nothing is missed.
             let mut stirs = hand.stirs();
-            let (next, size) = (hand.next(), upload.put.file.size);
+            let next = match hand.over() {
+                Some(outcome) => Next::Over(outcome),
+                None if upload.pending.len() >= V2_RUNS_AHEAD => Next::Wait,
+                None => hand.next(),
+            };
+            let size = upload.put.file.size;
             let get = Get {
                 name: upload.put.name.clone(),
                 transfer: upload.put.transfer,
