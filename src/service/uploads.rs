@@ -143,7 +143,7 @@ impl UploadError {
             Self::Place(ChangeError::Open(OpenError::Refused(_))) => Code::NotAllowed,
             Self::Place(ChangeError::NotEmpty) => Code::Exists,
             Self::Place(_) | Self::Catalog(_) => Code::LocalIo,
-            Self::Stage(StageError::Busy(_)) => Code::Exists,
+            Self::Stage(StageError::Busy(_) | StageError::NotAFile(_)) => Code::Exists,
             Self::Stage(error) => error.code(),
         }
     }

@@ -101,6 +101,9 @@ pub struct Group {
     /// The file of a group of one.
     only: Option<File>,
     bytes: u64,
+    /// As if the disk were broken.
+    #[cfg(test)]
+    pub(crate) is_broken: bool,
 }
 
 impl Group {
@@ -108,7 +111,16 @@ impl Group {
     #[must_use]
     pub fn new(names: Arc<GroupNames>) -> Self {
         let (numbers, folders, files) = (HashMap::new(), Vec::new(), Vec::new());
-        Self { names, numbers, folders, files, only: None, bytes: 0 }
+        Self {
+            names,
+            numbers,
+            folders,
+            files,
+            only: None,
+            bytes: 0,
+            #[cfg(test)]
+            is_broken: false,
+        }
     }
 
     /// How many files are staged.
@@ -226,6 +238,11 @@ impl Group {
     /// # Errors
     /// If one of them may not be; then none of this group must get its name.
     pub fn flush(&mut self) -> Result<(), StageError> {
+        #[cfg(test)]
+        if self.is_broken {
+            self.only = None;
+            return self.flush_by(&|_| Err(io::Error::other("the disk is broken")));
+        }
         self.flush_by(&fileops::sync_file_system)
     }
 

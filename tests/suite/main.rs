@@ -75,6 +75,7 @@ mod server_tls_stalled;
 mod server_uploads;
 mod server_v1;
 mod server_v2_reader;
+mod server_wholes;
 mod serving;
 mod tls_client;
 mod tls_keys;

@@ -154,6 +154,12 @@ impl Batch {
         Ok(Some((self.group.stage(folder, base, &staged)?, reservation)))
     }
 
+    /// Makes the coming flush fail.
+    #[cfg(test)]
+    pub(super) fn break_flush(&mut self) {
+        self.group.is_broken = true;
+    }
+
     /// Makes all files durable, gives them their names, writes down whose they are, and tells those who wait.
     pub(super) fn commit(self, inner: &Inner) {
         let Self { mut group, waiting, .. } = self;

@@ -56,7 +56,7 @@ async fn many_files_at_once_are_stored_and_those_that_cannot_fail_alone() {
         assert_eq!(stored.unwrap(), Stored::New(Root::of(name.as_bytes())));
         assert_eq!(&fs::read_to_string(site.path().join(name)).unwrap(), name);
     }
-    assert_eq!(odd.0.unwrap_err().code(), Code::LocalIo);
+    assert_eq!(odd.0.unwrap_err().code(), Code::Exists);
     assert_eq!(odd.1.unwrap_err().code(), Code::Exists);
     assert_eq!(odd.2.unwrap(), Stored::Same);
     assert_eq!(odd.3.unwrap(), Stored::New(Root::of(b"new")));
@@ -66,6 +66,41 @@ async fn many_files_at_once_are_stored_and_those_that_cannot_fail_alone() {
     for folder in ["", "0", "1"] {
         assert!(names_in(&site.path().join(folder)).iter().all(|name| !name.starts_with(".oneport-")));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_flush_that_failed_nobody_is_told_stored_and_nothing_is_left() {
+    let site = Site::new(&[Some(100)], None);
+    site.store("old", file("old")).await.unwrap();
+    for names in [&["old"][..], &["old", "new", "sub/new"]] {
+        let mut batch = Batch::new(&site.service.inner.wholes.names);
+        let mut told = Vec::new();
+        for name in names {
+            let (reply, answer) = oneshot::channel();
+            let permit = site.permit(name);
+            let reservation = Ok(site.service.admit(&permit, 3).await.unwrap());
+            let claim = site.service.inner.busy.claim(permit.name()).unwrap();
+            let room = site.service.room(3).await;
+            let file = WholeFile { replace: true, ..file("new") };
+            let wanted = Wanted { permit, file, reservation, asker: Asker { reply, claim }, room };
+            assert!(batch.stage(&site.service.inner, wanted).is_none());
+            told.push(answer);
+        }
+        batch.break_flush();
+        batch.commit(&site.service.inner);
+        for answer in told {
+            let error = answer.await.unwrap().unwrap_err();
+            assert_eq!(
+                (error.code(), error.text().as_str()),
+                (Code::LocalIo, "the server cannot store it now")
+            );
+        }
+        assert_eq!(names_in(site.path()), ["old"], "nothing hidden, and no folder that was made for nothing");
+        assert_eq!(fs::read_to_string(site.path().join("old")).unwrap(), "old");
+        assert_eq!(site.sums(), (3, 0), "what was reserved is given back");
+    }
+    // The next one is stored as if nothing had been.
+    site.store("new", file("new")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
