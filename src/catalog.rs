@@ -34,7 +34,7 @@ pub trait Catalog: Send + Sync + 'static {
     fn remember_tree(&self, identity: &Identity, tree: &Arc<Tree>);
 
     /// Keeps what came of a transfer, for a while. Returns at once: writing happens elsewhere.
-    fn note_transfer(&self, _transfer: Box<Transfer>) {}
+    fn note_transfer(&self, _transfer: Transfer) {}
 
     /// The newest transfers, at most so many, the last one first.
     ///

@@ -219,10 +219,10 @@ impl Catalog for SqliteCatalog {
         }
     }
 
-    fn note_transfer(&self, transfer: Box<Transfer>) {
+    fn note_transfer(&self, transfer: Transfer) {
         if let Some(notes) = &self.notes {
             // The log has it in any case.
-            let _ = notes.try_send(Note::Transfer(transfer));
+            let _ = notes.try_send(Note::Transfer(Box::new(transfer)));
         }
     }
 

@@ -94,6 +94,7 @@ pub(super) async fn serve(
         output: BytesMut::new(),
         whole: Vec::new(),
         sent_small: Small::new(Direction::Download),
+        taken_small: Small::new(Direction::Upload),
         held: VecDeque::new(),
     };
     let ended = match hello.first {
@@ -110,6 +111,7 @@ pub(super) async fn serve(
         connection.blame(&end.to_string());
     }
     context.service.note_small(&connection.sent_small);
+    context.service.note_small(&connection.taken_small);
     if matches!(ended, Err(End::NotAccepted(_))) {
         // Whoever has to wait for a refusal should cost little.
         drop(connection);
@@ -175,7 +177,7 @@ enum Done {
     Kept(Option<Kept>),
     Stirred(RequestId),
     Roomed(Room),
-    Stored(RequestId, Result<Stored, UploadError>),
+    Stored(RequestId, Permit, u64, Result<Stored, UploadError>),
 }
 
 /// A turn to open a file, held until what came of it has been received or is gone.
@@ -219,6 +221,8 @@ struct Connection<'a> {
     whole: Vec<Whole>,
     /// Those that were sent, for the history.
     sent_small: Small,
+    /// Small files that came in as a whole, likewise.
+    taken_small: Small,
     /// Files and accounts of requests that have ended: the next one of the same transfer finds them
     /// as they were.
     held: VecDeque<Work>,
@@ -401,7 +405,7 @@ impl Connection<'_> {
             Done::Kept(kept) => self.kept(kept),
             Done::Stirred(request) => self.go_on(request),
             Done::Roomed(room) => self.roomed(room),
-            Done::Stored(request, stored) => self.stored(request, stored),
+            Done::Stored(request, permit, size, stored) => self.stored(request, &permit, size, stored),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),

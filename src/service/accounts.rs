@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Once};
 use std::time::Instant;
 
+use crate::catalog::history::Direction;
 use crate::digest::Digest;
 use crate::names::FileName;
 use crate::progress::Steps;
@@ -17,6 +18,7 @@ use crate::token::KeyId;
 use crate::tree::Root;
 
 use super::access::{Caller, Permit};
+use super::history::{Dialect, Ended};
 use super::registry::Registry;
 use super::{Event, Service, lock};
 
@@ -171,6 +173,20 @@ impl Account {
     }
 }
 
+impl Account {
+    /// Notes in the history how it ended.
+    fn note(&self, state: &State, cause: Option<&str>) {
+        let Self { ref caller, ref name, size, .. } = *self;
+        let direction = match self.way {
+            Way::Out => Direction::Download,
+            Way::In => Direction::Upload,
+        };
+        let (moved, elapsed) = (state.sent, state.last - state.began);
+        let (dialect, digest) = (Dialect::V2, state.root.map(Digest::Blake3));
+        self.service.note(&Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause });
+    }
+}
+
 impl Drop for Account {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
@@ -186,20 +202,24 @@ impl Drop for Account {
         if self.way == Way::In {
             let Some(root) = state.root else {
                 let (done, cause) = (done.min(size), state.cause.as_deref().unwrap_or(ENDED));
-                return self.service.tell(&Event::UploadCut { peer, key, name, done, size, have, cause });
+                self.service.tell(&Event::UploadCut { peer, key, name, done, size, have, cause });
+                return self.note(&state, Some(cause));
             };
             self.tell_steps(&mut state);
             let elapsed = state.last - state.began;
-            return self.service.tell(&Event::Stored { peer, key, name, size, have, elapsed, root });
+            self.service.tell(&Event::Stored { peer, key, name, size, have, elapsed, root });
+            return self.note(&state, None);
         }
         if done < size {
             let cause = state.cause.as_deref().unwrap_or(ENDED);
-            return self.service.tell(&Event::Cut { peer, key, name, done, size, have, cause });
+            self.service.tell(&Event::Cut { peer, key, name, done, size, have, cause });
+            return self.note(&state, Some(cause));
         }
         // The one step of an empty file.
         self.tell_steps(&mut state);
         let (elapsed, digest) = (state.last - state.began, state.root.map(Digest::Blake3));
         self.service.tell(&Event::Finished { peer, key, name, size, have, elapsed, digest });
+        self.note(&state, None);
     }
 }
 

@@ -108,7 +108,7 @@ impl Service {
     }
 
     fn note_row(&self, transfer: Transfer) {
-        self.inner.catalog.note_transfer(Box::new(transfer));
+        self.inner.catalog.note_transfer(transfer);
     }
 }
 

@@ -19,7 +19,6 @@ use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
 use crate::tree::Root;
 
-mod admission;
 mod changing;
 mod names;
 mod upload;

@@ -38,8 +38,8 @@ impl Connection<'_> {
     }
 
     /// Makes a folder.
-    pub(super) fn put_folder(&mut self, request: RequestId, permit: Permit, put: &Put) {
-        self.change(request, Change::Folder { permit, mode: put.file.mode });
+    pub(super) fn put_folder(&mut self, request: RequestId, permit: Permit) {
+        self.change(request, Change::Folder { permit });
     }
 
     /// Leave to do something to a name; without one the client has been told why.

@@ -1,6 +1,7 @@
 //! Folders are made, things removed and renamed: each at once, and told when it lasts.
 
 use super::UploadError;
+use crate::names::FileName;
 use crate::service::access::Permit;
 use crate::service::{Event, Service};
 use crate::storage::{ChangeError, Removed};
@@ -10,10 +11,8 @@ use crate::storage::{ChangeError, Removed};
 pub(crate) enum Change {
     /// Make a folder.
     Folder {
-        /// Its name.
+        /// Leave for its name.
         permit: Permit,
-        /// Its permission bits.
-        mode: u32,
     },
     /// Remove something.
     Remove {
@@ -36,11 +35,11 @@ pub(crate) enum Change {
 impl Service {
     /// Changes something, and tells the observer. What was changed survives a power cut. Blocks.
     pub(crate) fn change(&self, change: &Change) -> Result<(), UploadError> {
-        let done = self.apply(change);
+        let done = self.change_alone(change);
         let permit = change.permit();
         let (peer, key) = (permit.caller().peer(), permit.caller().key_name());
         match (&done, change) {
-            (Ok(_), Change::Folder { permit, .. }) => {
+            (Ok(_), Change::Folder { permit }) => {
                 self.tell(&Event::Made { peer, key, name: permit.name() });
             }
             (Ok(removed), Change::Remove { permit, .. }) => {
@@ -54,16 +53,29 @@ impl Service {
                 self.tell(&Event::NotChanged { peer, key, name, cause: &cause });
             }
         }
-        Ok(done.map(drop)?)
+        done.map(drop)
+    }
+
+    /// Changes what nobody else is writing to, and writes down what has become of whose files.
+    fn change_alone(&self, change: &Change) -> Result<Removed, UploadError> {
+        let mut claims = Vec::new();
+        for name in change.names() {
+            claims.push(self.inner.busy.claim(name).ok_or(UploadError::Busy)?);
+        }
+        let done = self.apply(change)?;
+        match change {
+            Change::Folder { .. } => {}
+            Change::Remove { permit, .. } => self.note_removed(permit.name()),
+            Change::Move { from, to, .. } => self.note_renamed(from.name(), to.name()),
+        }
+        drop(claims);
+        Ok(done)
     }
 
     fn apply(&self, change: &Change) -> Result<Removed, ChangeError> {
         let storage = &self.inner.storage;
         match change {
-            // The mode is the store's matter: folders have the one that the server's umask gives.
-            Change::Folder { permit, mode: _ } => {
-                storage.make_folder(permit.name()).map(|()| Removed::default())
-            }
+            Change::Folder { permit } => storage.make_folder(permit.name()).map(|()| Removed::default()),
             Change::Remove { permit, recursive } => storage.remove(permit.name(), *recursive),
             Change::Move { from, to, replace } => {
                 storage.rename(from.name(), to.name(), *replace).map(|()| Removed::default())
@@ -73,9 +85,20 @@ impl Service {
 }
 
 impl Change {
+    /// The names that something is taken from, or given to.
+    fn names(&self) -> impl Iterator<Item = &FileName> {
+        let (one, two) = match self {
+            Self::Folder { .. } => (None, None),
+            Self::Remove { permit, .. } => (Some(permit), None),
+            // A name that is its own new one is for the store to refuse.
+            Self::Move { from, to, .. } => (Some(from), (from.name() != to.name()).then_some(to)),
+        };
+        one.into_iter().chain(two).map(Permit::name)
+    }
+
     fn permit(&self) -> &Permit {
         match self {
-            Self::Folder { permit, .. } | Self::Remove { permit, .. } => permit,
+            Self::Folder { permit } | Self::Remove { permit, .. } => permit,
             Self::Move { from, .. } => from,
         }
     }

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::admission::Admission;
 use super::upload::{Hand, Held, Outcome, Upload};
-use super::{Begun, Offer, TOKEN_OF_KEY, UploadError};
+use super::{Begun, Claim, Offer, Reservation, TOKEN_OF_KEY, UploadError};
 use crate::limits::{UPLOAD_CLOSE_TIMEOUT, UPLOADS_MAX, UPLOADS_REMEMBERED_MAX, UPLOADS_WRITING_MAX};
 use crate::names::FileName;
 use crate::service::access::{Caller, Permit};
@@ -158,14 +157,16 @@ impl Service {
         offer: Offer,
         gate: Arc<Semaphore>,
     ) -> Result<(), UploadError> {
-        let admission = self.admission(&permit, offer.size).await?;
+        let reservation = self.admit(&permit, offer.size).await?;
+        // Whoever stores it as a whole, or changes its name, is another one.
+        let claim = self.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
         let place = Arc::clone(&self.inner.uploads.places).try_acquire_owned();
         let place = place.map_err(|_| UploadError::TooMany)?;
         let gate = timeout(UPLOAD_CLOSE_TIMEOUT, gate.acquire_owned()).await;
         let gate = gate.ok().and_then(Result::ok).ok_or(UploadError::Busy)?;
         let (service, upload) = (self.clone(), Arc::clone(upload));
         let opening = tokio::task::spawn_blocking(move || {
-            let held = service.open_part(&permit, &offer, admission, gate, place)?;
+            let held = service.open_part(&permit, &offer, (reservation, claim), (gate, place))?;
             upload.opened(held, |have| service.receiving(&permit, offer.size, have))
         });
         opening.await.unwrap_or_else(|aborted| Err(UploadError::aborted(&aborted)))
@@ -175,16 +176,16 @@ impl Service {
         &self,
         permit: &Permit,
         offer: &Offer,
-        admission: Admission,
-        gate: OwnedSemaphorePermit,
-        open: OwnedSemaphorePermit,
+        (reservation, claim): (Reservation, Claim),
+        (gate, open): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) -> Result<Held, UploadError> {
         let place = self.inner.storage.place(permit.name())?;
         let watch = &mut |_, _| std::ops::ControlFlow::Continue(());
         let part = Arc::new(Part::open_at(place, true, watch)?);
         let token = token_of(permit.caller(), &offer.token);
         let source = Source { size: offer.size, root: offer.root, token };
-        Ok(Held { part, source, admission, _gate: gate, _place: open })
+        let permit = permit.clone();
+        Ok(Held { part, source, permit, reservation, _claim: claim, _gate: gate, _place: open })
     }
 
     /// Tells the observer that nothing was stored.

@@ -10,13 +10,13 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::admission::Admission;
-use super::{Offer, UploadError};
+use super::{Claim, Offer, Reservation, UploadError};
 use crate::error::Code;
 use crate::exchange::Queue;
 use crate::fileops;
 use crate::limits::{SYNC_BYTES, SYNC_INTERVAL, UPLOAD_ROUNDS_MAX};
 use crate::names::FileName;
+use crate::service::access::Permit;
 use crate::service::accounts::Account;
 use crate::service::{Service, lock};
 use crate::staged::{Part, Replace, Source};
@@ -72,9 +72,12 @@ struct Fence {
 pub(super) struct Held {
     pub(super) part: Arc<Part>,
     pub(super) source: Source,
+    /// Who stores it.
+    pub(super) permit: Permit,
+    pub(super) reservation: Reservation,
+    pub(super) _claim: Claim,
     pub(super) _gate: OwnedSemaphorePermit,
     pub(super) _place: OwnedSemaphorePermit,
-    pub(super) admission: Admission,
 }
 
 struct State {
@@ -380,7 +383,9 @@ impl Pen {
         }
         let offer = state.offer.clone();
         drop(state);
-        let Some(Held { part, admission, _gate: gate, _place: place, .. }) = fence.part.take() else {
+        let Some(Held { part, permit, reservation, _claim: claim, _gate: gate, _place: place, .. }) =
+            fence.part.take()
+        else {
             return Ok(());
         };
         drop(fence);
@@ -389,9 +394,9 @@ impl Pen {
         let attributes = set_attributes(&part, &offer);
         attributes.map_err(|error| UploadError::Place(crate::storage::ChangeError::Io(error)))?;
         part.commit(if offer.replace { Replace::Always } else { Replace::Never })?;
-        admission.stored()?;
+        upload.service.note_stored(&permit, upload.size, reservation)?;
         upload.service.inner.uploads.remember(&upload.name, upload.key, &offer, root);
-        drop((gate, place));
+        drop((claim, gate, place));
         upload.conclude(Outcome::Stored(root), None);
         Ok(())
     }

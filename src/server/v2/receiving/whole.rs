@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use crate::codec::WireError;
 use crate::codec::v2::{ErrorCode, Form, Put, RequestId, ServerFrame};
+use crate::digest::Digest;
 use crate::limits::V2_STORING_MAX;
 use crate::server::end::End;
 use crate::server::v2::receiving::{Following, Of};
@@ -160,15 +161,27 @@ impl Connection<'_> {
     fn store_in(&mut self, request: RequestId, Wanted { permit, file }: Wanted, room: Room) {
         let service = self.context.service.clone();
         self.wholes.storing.insert(request);
-        self.running
-            .spawn(async move { Done::Stored(request, service.take_whole(&permit, file, room).await) });
+        self.running.spawn(async move {
+            let size = file.bytes.len() as u64;
+            let stored = service.take_whole(&permit, file, room).await;
+            Done::Stored(request, permit, size, stored)
+        });
     }
 
     /// Tells what came of a file.
-    pub(in crate::server::v2) fn stored(&mut self, request: RequestId, stored: Result<Stored, UploadError>) {
+    pub(in crate::server::v2) fn stored(
+        &mut self,
+        request: RequestId,
+        permit: &Permit,
+        size: u64,
+        stored: Result<Stored, UploadError>,
+    ) {
         self.wholes.storing.remove(&request);
         match stored {
-            Ok(Stored::New(root)) => self.tell(&ServerFrame::End(request, Some(root))),
+            Ok(Stored::New(root)) => {
+                self.taken_small.add(permit.caller(), permit.name(), size, Digest::Blake3(root));
+                self.tell(&ServerFrame::End(request, Some(root)));
+            }
             Ok(Stored::Same) => self.tell(&ServerFrame::End(request, None)),
             Err(error) => self.tell_failed(request, error.code(), &error.text()),
         }
