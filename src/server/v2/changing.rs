@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Connection, Done, End, NO_SUCH_FILE};
-use crate::codec::v2::{Move, Put, Remove, RequestId, ServerFrame};
+use crate::codec::v2::{Move, Remove, RequestId, ServerFrame};
 use crate::error::Code;
 use crate::limits::{V2_CHANGES_MAX, V2_WAIT_INTERVAL};
 use crate::rights::Verb;
