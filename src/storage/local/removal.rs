@@ -43,8 +43,10 @@ pub(super) fn remove(disk: &LocalDisk, name: &FileName, recursive: bool) -> Resu
             if recursive {
                 let top = Level::open(&above.folder, name.base())?;
                 let hidden = disk.hidden_now().collect();
-                Emptier { hidden, device: identity(&found).0, levels: vec![top], removed: &mut removed }
-                    .run()?;
+                let device = identity(&fstat(&above.folder).map_err(open_error)?).0;
+                let mut emptier = Emptier { hidden, device, levels: Vec::new(), removed: &mut removed };
+                emptier.begin(top)?;
+                emptier.run()?;
             }
             fileops::remove_folder_at(&above.folder, base).map_err(replaced)?;
             removed.folders += 1;
@@ -102,7 +104,7 @@ struct Emptier<'a> {
 
 impl Emptier<'_> {
     /// Empties the first level, and removes all others.
-    fn run(mut self) -> Result<(), ChangeError> {
+    fn run(&mut self) -> Result<(), ChangeError> {
         let mut buffer = Vec::with_capacity(WALK_READ);
         while let Some(level) = self.levels.last_mut() {
             match level.folder.next(&mut buffer) {
@@ -155,6 +157,11 @@ impl Emptier<'_> {
             return Err(OpenError::Refused("it lies too deep").into());
         }
         let level = Level::open(&here.file, name)?;
+        self.begin(level)
+    }
+
+    /// Takes a folder that was opened as the next level, if it may be emptied.
+    fn begin(&mut self, level: Level) -> Result<(), ChangeError> {
         let id = identity(&fstat(&level.file).map_err(open_error)?);
         if self.hidden.contains(&id) {
             return Err(HOLDS_HIDDEN.into());

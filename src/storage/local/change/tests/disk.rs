@@ -91,4 +91,7 @@ fn nothing_is_moved_to_another_file_system_nor_removed_from_one() {
     fs::create_dir(root.join("m")).unwrap();
     fs::write(root.join("m/f"), "f").unwrap();
     assert!(disk.remove(&name(base), true).is_err());
+    assert!(root.join("m/f").exists(), "nothing in it was touched");
+    disk.remove(&name(&format!("{base}/m")), true).unwrap();
+    assert!(!root.join("m").exists());
 }

@@ -54,6 +54,7 @@ fn no_receiver_that_begins_during_a_sweep_loses_bytes() {
                 sweep(&site, Duration::ZERO);
             }
         });
+        let _over = races::AtEnd(&is_over);
         for round in 0..400 {
             match begin(site.place("a/b/f").unwrap(), b"bytes") {
                 // It is left for the sweep now and then.
@@ -63,7 +64,6 @@ fn no_receiver_that_begins_during_a_sweep_loses_bytes() {
                 Err(error) => assert!(matches!(error, StageError::Busy(_)), "{error}"),
             }
         }
-        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(fs::read(site.path("a/b/f")).unwrap(), b"bytes");
 }
