@@ -28,6 +28,7 @@ mod chance;
 mod client_fetch;
 mod client_hostile;
 mod client_network;
+mod client_put;
 mod client_retries;
 mod client_staging;
 mod client_views;
