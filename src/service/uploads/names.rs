@@ -158,12 +158,13 @@ impl Service {
         gate: Arc<Semaphore>,
     ) -> Result<(), UploadError> {
         let reservation = self.admit(&permit, offer.size).await?;
-        // Whoever stores it as a whole, or changes its name, is another one.
-        let claim = self.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
         let place = Arc::clone(&self.inner.uploads.places).try_acquire_owned();
         let place = place.map_err(|_| UploadError::TooMany)?;
         let gate = timeout(UPLOAD_CLOSE_TIMEOUT, gate.acquire_owned()).await;
         let gate = gate.ok().and_then(Result::ok).ok_or(UploadError::Busy)?;
+        // Behind the gate: who had it open before has let go of its name. Whoever stores it as a whole, or changes
+        // its name, is another one.
+        let claim = self.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
         let (service, upload) = (self.clone(), Arc::clone(upload));
         let opening = tokio::task::spawn_blocking(move || {
             let held = service.open_part(&permit, &offer, (reservation, claim), (gate, place))?;
