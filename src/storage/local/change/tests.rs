@@ -15,6 +15,8 @@ use crate::tree::{BlockHash, BlockSet, Root};
 
 #[path = "tests/disk.rs"]
 mod disk;
+#[path = "tests/flushes.rs"]
+mod flushes;
 #[path = "tests/races.rs"]
 mod races;
 #[path = "tests/sweeps.rs"]
