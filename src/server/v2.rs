@@ -266,7 +266,7 @@ impl Connection<'_> {
                 // Parts of a frame, which do not keep a connection open by themselves.
             } else if self.input_ended && self.is_idle() {
                 return Ok(());
-            } else if self.input_ended && self.lacks_input() {
+            } else if self.input_ended && self.lacks_input() && self.has_taken_all() {
                 return Err(End::Unfinished);
             } else {
                 self.wait(wire, active).await?;

@@ -147,6 +147,12 @@ impl Putter {
         }
     }
 
+    /// Ends the connection so that all that was sent arrives.
+    pub(crate) fn close(mut self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
+        while self.hear().is_some() {}
+    }
+
     /// The next GET that the server sends, which is not answered.
     pub(crate) fn hear_get(&mut self) -> (RequestId, Get) {
         loop {

@@ -66,7 +66,7 @@ fn an_upload_that_was_cut_goes_on_where_it_was_also_after_the_end_of_the_server(
         sent += putter.sent;
         if most < usize::MAX {
             assert_eq!(came, Came::Enough);
-            drop(putter);
+            putter.close();
             server.wait_log_count("Upload of 'f' from", if attempt == 2 { 2 } else { attempt + 1 });
             if attempt == 1 {
                 drop(server);
@@ -76,7 +76,7 @@ fn an_upload_that_was_cut_goes_on_where_it_was_also_after_the_end_of_the_server(
                 putter.most = 0;
                 let put = putter.put("f", 2);
                 assert_eq!(putter.offer(1, put), Came::Enough);
-                drop(putter);
+                putter.close();
                 server.wait_log_count("Upload of 'f' from", 1);
             }
         } else {
@@ -84,7 +84,7 @@ fn an_upload_that_was_cut_goes_on_where_it_was_also_after_the_end_of_the_server(
         }
     }
     assert!(fs::read(site.root("f")).unwrap() == data);
-    assert!(sent <= data.len() + 4 * MIB, "a block may be lost at each cut, and no more: {sent}");
+    assert!(sent < data.len() + 3 * MIB, "a block may be lost at each cut, and no more: {sent}");
     assert!(is_clean(&site));
 }
 

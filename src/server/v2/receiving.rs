@@ -84,6 +84,11 @@ impl Connection<'_> {
         self.following.is_some() || self.wholes.lack_bytes() || self.puts.lack_input()
     }
 
+    /// Whether what has come is heard, and what it brought is written.
+    pub(super) fn has_taken_all(&self) -> bool {
+        self.may_hear() && !self.puts.is_at_work()
+    }
+
     /// Until when something has to come of what the client owes; none if it is not the client that is waited for.
     pub(super) fn demanded(&mut self) -> Option<Instant> {
         if !self.lacks_input() || !self.may_hear() {

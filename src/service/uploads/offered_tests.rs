@@ -4,7 +4,7 @@ use std::path::Path;
 use super::*;
 use crate::catalog::Forgetful;
 use crate::service::access::Permit;
-use crate::service::{Access, Event, Observer, Service};
+use crate::service::{Access, Event, Observer, Service, lock};
 use crate::storage::local::LocalDisk;
 use crate::tree::BlockHash;
 
@@ -61,7 +61,7 @@ async fn begin(service: &Service, attempt: u32, root: Option<Root>) -> Result<Ha
 }
 
 /// Writes and records the blocks of a run.
-async fn bring(hand: &mut Hand, run: std::ops::Range<u64>, byte: u8) -> Result<(), UploadError> {
+async fn bring(hand: &Hand, run: std::ops::Range<u64>, byte: u8) -> Result<(), UploadError> {
     for block in run {
         let pen = hand.pen().clone();
         let bytes = vec![byte; BLOCK];
@@ -70,7 +70,6 @@ async fn bring(hand: &mut Hand, run: std::ops::Range<u64>, byte: u8) -> Result<(
             pen.record(block, *BlockHash::of(SIZE, block, &bytes).as_bytes())
         });
         bringing.await.unwrap()?;
-        hand.recorded(block);
     }
     Ok(())
 }
@@ -97,7 +96,7 @@ async fn a_pen_of_an_earlier_attempt_writes_and_records_nothing() {
     let mut stale = begin(&service, 1, root).await.unwrap();
     let Next::Run(run) = next(&mut stale).await else { panic!("there is a run") };
     let mut later = begin(&service, 2, root).await.unwrap();
-    let refused = bring(&mut stale, run, 9).await;
+    let refused = bring(&stale, run, 9).await;
     assert!(matches!(refused, Err(UploadError::Superseded)), "{refused:?}");
     assert!(matches!(next(&mut stale).await, Next::Over(Outcome::Failed(Code::Exists, _))));
     let again = begin(&service, 1, root).await;
@@ -113,10 +112,30 @@ async fn whoever_leaves_gives_back_what_it_has_not_brought() {
     let root = Some(Root::of(&vec![7; 3 * BLOCK]));
     let mut one = begin(&service, 1, root).await.unwrap();
     let Next::Run(run) = next(&mut one).await else { panic!("there is a run") };
-    bring(&mut one, run.start..run.start + 1, 7).await.unwrap();
+    bring(&one, run.start..run.start + 1, 7).await.unwrap();
     let mut other = begin(&service, 1, root).await.unwrap();
     drop(one);
     assert!(matches!(finish(&mut other, 7).await, Outcome::Stored(_)));
+}
+
+#[tokio::test]
+async fn what_is_still_being_written_for_one_who_left_is_given_to_nobody() {
+    let site = tempfile::tempdir().unwrap();
+    let service = service(site.path());
+    let mut one = begin(&service, 1, None).await.unwrap();
+    while let Next::Run(_) = next(&mut one).await {
+        let pen = one.pen().clone();
+        let other = begin(&service, 1, None).await.unwrap();
+        drop(std::mem::replace(&mut one, other));
+        assert!(matches!(one.next(), Next::Run(_) | Next::Wait));
+        let taken = lock(&one.pen().grip.flying).clone();
+        assert!(taken.is_disjoint(&lock(&pen.grip.flying)));
+        drop(pen);
+        if taken.is_empty() {
+            assert!(matches!(one.next(), Next::Run(_)), "now it is free");
+            break;
+        }
+    }
 }
 
 #[tokio::test]
@@ -127,7 +146,7 @@ async fn blocks_that_do_not_make_the_root_are_compared_and_then_the_upload_fails
     let mut hand = begin(&service, 1, Some(root)).await.unwrap();
     loop {
         match next(&mut hand).await {
-            Next::Run(run) => bring(&mut hand, run, 8).await.unwrap(),
+            Next::Run(run) => bring(&hand, run, 8).await.unwrap(),
             Next::Settle => {
                 let pen = hand.pen().clone();
                 tokio::task::spawn_blocking(move || pen.settle()).await.unwrap();

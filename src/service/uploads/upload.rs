@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -109,18 +110,24 @@ enum Need {
     Values,
 }
 
-/// What a connection holds of an upload. Dropped, it gives back what it has not brought.
+/// What a connection holds of an upload.
 pub(crate) struct Hand {
     pen: Pen,
-    flying: BTreeSet<u64>,
-    has_claim: bool,
 }
 
 /// The right to write, as long as no later attempt has taken over.
 #[derive(Clone)]
 pub(crate) struct Pen {
+    pub(super) grip: Arc<Grip>,
+}
+
+/// What a connection has taken upon itself. It is given back when nobody writes for that connection any more:
+/// else two could write the same block, and one of them after it was recorded.
+pub(super) struct Grip {
     upload: Arc<Upload>,
     generation: u64,
+    pub(super) flying: Mutex<BTreeSet<u64>>,
+    has_claim: AtomicBool,
 }
 
 impl Upload {
@@ -306,8 +313,8 @@ impl Pen {
     /// # Errors
     /// [`UploadError::Superseded`] if another attempt has taken over: then nothing is written.
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<(), UploadError> {
-        let fence = self.upload.fence();
-        let held = fence.part.as_ref().filter(|_| fence.generation == self.generation);
+        let fence = self.grip.upload.fence();
+        let held = fence.part.as_ref().filter(|_| fence.generation == self.grip.generation);
         Ok(held.ok_or(UploadError::Superseded)?.part.write_at(bytes, offset)?)
     }
 
@@ -316,13 +323,15 @@ impl Pen {
     /// # Errors
     /// As [`Self::write`].
     pub(crate) fn record(&self, block: u64, hash: [u8; HASH_LEN]) -> Result<(), UploadError> {
-        let fence = self.upload.fence();
-        let held = fence.part.as_ref().filter(|_| fence.generation == self.generation);
-        held.ok_or(UploadError::Superseded)?.part.record(block, hash)?;
-        let mut state = lock(&self.upload.state);
-        let span = block_span(self.upload.size, block);
+        let fence = self.grip.upload.fence();
+        let held = fence.part.as_ref().filter(|_| fence.generation == self.grip.generation);
+        let part = &held.ok_or(UploadError::Superseded)?.part;
+        part.record(block, hash)?;
+        lock(&self.grip.flying).remove(&block);
+        let mut state = lock(&self.grip.upload.state);
+        let span = block_span(self.grip.upload.size, block);
         let len = span.end - span.start;
-        state.left = state.left.map(|left| left.saturating_sub(1));
+        state.left = Some(block_count(self.grip.upload.size).saturating_sub(part.recorded()));
         state.unsynced += len;
         let is_due = state.unsynced >= SYNC_BYTES || state.synced_at.elapsed() >= SYNC_INTERVAL;
         if is_due {
@@ -335,9 +344,9 @@ impl Pen {
             account.advance(len);
         }
         if is_last {
-            self.upload.stirred.send_replace(());
+            self.grip.upload.stirred.send_replace(());
         } else if is_due {
-            let upload = Arc::clone(&self.upload);
+            let upload = Arc::clone(&self.grip.upload);
             // A failure makes the part useless, which the next record tells.
             drop(tokio::task::spawn_blocking(move || upload.sync()));
         }
@@ -350,14 +359,14 @@ impl Pen {
         if let Err(error) = self.try_settle() {
             // Whoever has taken over meanwhile hears it as well: the part may be gone.
             let cause = error.to_string();
-            self.upload.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
+            self.grip.upload.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
         }
-        lock(&self.upload.state).is_settling = false;
-        self.upload.stirred.send_replace(());
+        lock(&self.grip.upload.state).is_settling = false;
+        self.grip.upload.stirred.send_replace(());
     }
 
     fn try_settle(&self) -> Result<(), UploadError> {
-        let upload = &self.upload;
+        let upload = &self.grip.upload;
         let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fence = upload.fence_mut();
         let Some(held) = &fence.part else { return Ok(()) };
@@ -404,12 +413,12 @@ impl Pen {
     /// The upload has failed, for all who bring it: what they are told, and the log. Blocks.
     pub(crate) fn fail(&self, code: Code, text: &str, cause: &str) {
         if !self.is_stale() {
-            self.upload.end(Outcome::Failed(code, text.to_owned()), Some(cause));
+            self.grip.upload.end(Outcome::Failed(code, text.to_owned()), Some(cause));
         }
     }
 
     fn is_stale(&self) -> bool {
-        lock(&self.upload.state).generation != self.generation
+        lock(&self.grip.upload.state).generation != self.grip.generation
     }
 
     /// The values of all blocks, as the client tells them: those that are here and equal stay. Blocks.
@@ -417,14 +426,14 @@ impl Pen {
         if let Err(error) = self.try_compare(root, values) {
             self.fail(error.code(), &error.text(), &error.to_string());
         }
-        self.upload.stirred.send_replace(());
+        self.grip.upload.stirred.send_replace(());
     }
 
     fn try_compare(&self, root: Root, values: &[(u64, [u8; HASH_LEN])]) -> Result<(), UploadError> {
-        let upload = &self.upload;
+        let upload = &self.grip.upload;
         let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut fence = upload.fence_mut();
-        if fence.generation != self.generation {
+        if fence.generation != self.grip.generation {
             return Ok(());
         }
         let Some(held) = &mut fence.part else { return Ok(()) };
@@ -477,8 +486,9 @@ fn set_attributes(part: &Part, offer: &Offer) -> std::io::Result<()> {
 impl Hand {
     pub(super) fn new(upload: &Arc<Upload>, generation: u64) -> Self {
         lock(&upload.state).hands += 1;
-        let pen = Pen { upload: Arc::clone(upload), generation };
-        Self { pen, flying: BTreeSet::new(), has_claim: false }
+        let (flying, has_claim) = (Mutex::default(), AtomicBool::new(false));
+        let grip = Grip { upload: Arc::clone(upload), generation, flying, has_claim };
+        Self { pen: Pen { grip: Arc::new(grip) } }
     }
 
     /// The right to write.
@@ -488,13 +498,13 @@ impl Hand {
 
     /// Hears when there may be something new for [`Self::next`].
     pub(crate) fn stirs(&self) -> watch::Receiver<()> {
-        self.pen.upload.stirred.subscribe()
+        self.pen.grip.upload.stirred.subscribe()
     }
 
     /// How it has ended, for this connection.
     pub(crate) fn over(&self) -> Option<Outcome> {
-        let state = lock(&self.pen.upload.state);
-        let is_stale = state.generation != self.pen.generation;
+        let state = lock(&self.pen.grip.upload.state);
+        let is_stale = state.generation != self.pen.grip.generation;
         let superseded = || {
             let error = UploadError::Superseded;
             is_stale.then(|| Outcome::Failed(error.code(), error.text()))
@@ -507,8 +517,8 @@ impl Hand {
         if let Some(outcome) = self.over() {
             return Next::Over(outcome);
         }
-        let mut state = lock(&self.pen.upload.state);
-        if state.generation != self.pen.generation {
+        let mut state = lock(&self.pen.grip.upload.state);
+        if state.generation != self.pen.grip.generation {
             // That happened just now, and stirs.
             return Next::Wait;
         }
@@ -516,7 +526,7 @@ impl Hand {
             if std::mem::replace(&mut state.is_claimed, true) {
                 return Next::Wait;
             }
-            self.has_claim = true;
+            self.pen.grip.has_claim.store(true, Ordering::Relaxed);
             return if state.need == Need::Root { Next::Root } else { Next::Values };
         }
         if state.left == Some(0) {
@@ -525,7 +535,7 @@ impl Hand {
         let hands = state.hands;
         match state.queue.take(hands) {
             Some(run) => {
-                self.flying.extend(run.clone());
+                lock(&self.pen.grip.flying).extend(run.clone());
                 Next::Run(run)
             }
             None => Next::Wait,
@@ -534,21 +544,16 @@ impl Hand {
 
     /// Bytes of the file that are here already.
     pub(crate) fn have(&self) -> u64 {
-        let upload = &self.pen.upload;
+        let upload = &self.pen.grip.upload;
         let left = lock(&upload.state).left.unwrap_or(0);
         upload.size.saturating_sub(left.saturating_mul(crate::tree::BLOCK_LEN))
     }
 
-    /// A block has been recorded.
-    pub(crate) fn recorded(&mut self, block: u64) {
-        self.flying.remove(&block);
-    }
-
     /// A block arrived damaged; `false` if that was once too often.
     pub(crate) fn repeat(&mut self, block: u64) -> bool {
-        self.flying.remove(&block);
-        let may_again = lock(&self.pen.upload.state).queue.repeat(block);
-        self.pen.upload.stirred.send_replace(());
+        lock(&self.pen.grip.flying).remove(&block);
+        let may_again = lock(&self.pen.grip.upload.state).queue.repeat(block);
+        self.pen.grip.upload.stirred.send_replace(());
         may_again
     }
 
@@ -557,7 +562,7 @@ impl Hand {
     /// # Errors
     /// [`UploadError::SourceChanged`] if it said another one before.
     pub(crate) fn learn(&mut self, root: Root) -> Result<(), UploadError> {
-        let mut state = lock(&self.pen.upload.state);
+        let mut state = lock(&self.pen.grip.upload.state);
         if *state.offer.root.get_or_insert(root) != root {
             return Err(UploadError::SourceChanged);
         }
@@ -566,15 +571,15 @@ impl Hand {
             state.is_claimed = false;
         }
         drop(state);
-        self.has_claim = false;
-        self.pen.upload.stirred.send_replace(());
+        self.pen.grip.has_claim.store(false, Ordering::Relaxed);
+        self.pen.grip.upload.stirred.send_replace(());
         Ok(())
     }
 
     /// Says why this connection brings no more: told if nobody else brings it.
     pub(crate) fn blame(&self, cause: &str) {
-        let state = lock(&self.pen.upload.state);
-        if state.generation == self.pen.generation
+        let state = lock(&self.pen.grip.upload.state);
+        if state.generation == self.pen.grip.generation
             && state.hands == 1
             && let Some(account) = &state.account
         {
@@ -583,18 +588,18 @@ impl Hand {
     }
 }
 
-impl Drop for Hand {
+impl Drop for Grip {
     fn drop(&mut self) {
-        let mut state = lock(&self.pen.upload.state);
-        if state.generation != self.pen.generation {
+        let mut state = lock(&self.upload.state);
+        if state.generation != self.generation {
             return;
         }
         state.hands = state.hands.saturating_sub(1);
-        if self.has_claim {
+        if *self.has_claim.get_mut() {
             state.is_claimed = false;
         }
         let mut runs = BlockSet::default();
-        for &block in &self.flying {
+        for &block in &*lock(&self.flying) {
             // They are ascending.
             let _ = runs.push(block..block + 1);
         }
@@ -602,6 +607,6 @@ impl Drop for Hand {
             state.queue.give_back(run.clone());
         }
         drop(state);
-        self.pen.upload.stirred.send_replace(());
+        self.upload.stirred.send_replace(());
     }
 }

@@ -55,7 +55,7 @@ pub(super) struct Upload {
 pub(super) struct Hashing {
     pub(super) block: u64,
     /// None while a thread has it.
-    pub(super) hasher: Option<BlockHasher>,
+    pub(super) hasher: Option<Box<BlockHasher>>,
 }
 
 impl Default for Puts {
@@ -87,6 +87,11 @@ impl Puts {
     /// Whether more may be held of what comes in.
     pub(in crate::server::v2) fn has_room(&self) -> bool {
         self.held < UPLOAD_HELD_MAX && !self.is_comparing
+    }
+
+    /// Whether something that has arrived is being written or recorded.
+    pub(in crate::server::v2) fn is_at_work(&self) -> bool {
+        self.is_working || !self.waiting.is_empty()
     }
 
     /// Whether the client owes an answer.
@@ -347,7 +352,7 @@ impl Connection<'_> {
                 let size = upload.put.file.size;
                 let is_at = self.puts.hashing.get(&data.request).is_some_and(|at| at.block == block);
                 if !is_at {
-                    let hasher = Some(BlockHasher::new(size, block));
+                    let hasher = Some(Box::new(BlockHasher::new(size, block)));
                     self.puts.hashing.insert(data.request, Hashing { block, hasher });
                 }
                 Of::Asked { ask: data.request, end: data.offset + data.len, ends_block: data.ends_block }

@@ -17,7 +17,7 @@ pub(in crate::server::v2) struct Step {
 }
 
 enum What {
-    Write { ask: RequestId, offset: u64, bytes: Bytes, hasher: Option<BlockHasher>, ends_block: bool },
+    Write { ask: RequestId, offset: u64, bytes: Bytes, hasher: Option<Box<BlockHasher>>, ends_block: bool },
     Record { block: u64, hash: [u8; HASH_LEN] },
 }
 
@@ -28,8 +28,8 @@ pub(in crate::server::v2) struct Kept {
 }
 
 enum Did {
-    Written { ask: RequestId, len: usize, hasher: Option<BlockHasher>, ends_block: bool },
-    Recorded { block: u64 },
+    Written { ask: RequestId, len: usize, hasher: Option<Box<BlockHasher>>, ends_block: bool },
+    Recorded,
     Failed { len: usize, ends_block: bool, error: UploadError },
 }
 
@@ -49,7 +49,7 @@ impl Step {
                 }
             }
             What::Record { block, hash } => match pen.record(block, hash) {
-                Ok(()) => Did::Recorded { block },
+                Ok(()) => Did::Recorded,
                 Err(error) => Did::Failed { len: 0, ends_block: false, error },
             },
         };
@@ -58,7 +58,7 @@ impl Step {
 }
 
 impl Connection<'_> {
-    /// Takes bytes of a file that was asked for; those behind `end - left` are still to come.
+    /// Takes bytes of a file that was asked for.
     pub(super) fn take_asked(&mut self, ask: RequestId, offset: u64, bytes: Bytes, ends_block: bool) {
         let Some(&put) = self.puts.of.get(&ask) else { return };
         let Some(pen) =
@@ -108,12 +108,7 @@ impl Connection<'_> {
                     self.compare(put, ask);
                 }
             }
-            Did::Recorded { block } => {
-                if let Some(hand) = self.puts.puts.get_mut(&put).and_then(|upload| upload.hand.as_mut()) {
-                    hand.recorded(block);
-                }
-                self.go_on(put);
-            }
+            Did::Recorded => self.go_on(put),
             Did::Failed { len, ends_block, error } => {
                 self.puts.held -= len;
                 self.puts.is_comparing &= !ends_block;
