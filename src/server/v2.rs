@@ -23,7 +23,7 @@ use crate::catalog::history::Direction;
 use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
-use crate::exchange::{Ask, Responder};
+use crate::exchange::{Ask, Output, Responder};
 use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::rights::Verb;
@@ -97,6 +97,10 @@ pub(super) async fn serve(
         taken_small: Small::new(Direction::Upload),
         held: VecDeque::new(),
     };
+    // The first thing that is said, whatever comes of the first request.
+    if let Some(Output::Frames(welcome)) = connection.responder.next(Instant::now().into_std()) {
+        connection.output.extend_from_slice(&welcome);
+    }
     let ended = match hello.first {
         // A hello may go to a server that takes it for a name, and logs it.
         Some(ClientFrame::Auth(_)) => Err(WireError::Frame("a key is in the hello").into()),
