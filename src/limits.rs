@@ -348,6 +348,11 @@ pub const PUT_REQUESTS_PER_BLOCK_MAX: u64 = 8;
 pub const PUT_UNANSWERED_MAX: usize = 256 << 10;
 /// How often is looked again at a block that somebody else hashes.
 pub const PUT_HASHING_PROBE: Duration = Duration::from_secs(1);
+/// How long a client waits before it offers a small file again that the server may still be storing for a connection
+/// that broke, and how often.
+pub const PUT_BUSY_WAIT: Duration = Duration::from_millis(200);
+/// How often a small file is offered again then.
+pub const PUT_BUSY_TRIES: u32 = 25;
 /// How long a client that gives an upload up tells the server why.
 pub const PUT_FAREWELL: Duration = Duration::from_secs(1);
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::crew::{Quiet, in_runtime};
@@ -23,7 +23,7 @@ use crate::client::put::offer::Offer;
 use crate::client::{Event, FetchError, Observer, Overwrite, Protocol, Server, Settings};
 use crate::codec::v2::{Form, Put, RequestId, TransferId};
 use crate::digest::Digest;
-use crate::limits::{PROGRESS_INTERVAL, PUT_WHOLE_MAX, V2_LINK_BLOCKS_MIN};
+use crate::limits::{PROGRESS_INTERVAL, PUT_BUSY_TRIES, PUT_BUSY_WAIT, PUT_WHOLE_MAX, V2_LINK_BLOCKS_MIN};
 use crate::names::base;
 use crate::tree::{BLOCK_LEN, block_count};
 
@@ -105,7 +105,7 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
     remains.attempt = remains.attempt.saturating_add(1);
     let size = offer.size();
     if size <= PUT_WHOLE_MAX {
-        let putting = whole::one(job, &offer, remains.transfer, remains.attempt);
+        let putting = whole(job, &offer, remains);
         let stored =
             job.stopping.run_until_cancelled(putting).await.unwrap_or(Err(FetchError::Interrupted))?;
         return Ok(Given { size, stored, resumed: 0 });
@@ -128,6 +128,22 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
         Stored::Same => 0,
     };
     Ok(Given { size, stored, resumed })
+}
+
+/// Puts a small file, and waits where the server still stores it for a connection that broke.
+async fn whole(job: &Job<'_>, offer: &Arc<Offer>, remains: &mut Remains) -> Result<Stored, FetchError> {
+    let mut tries = 0;
+    loop {
+        let put = whole::one(job, offer, remains.transfer, remains.attempt).await;
+        let code = put.as_ref().err().map(FetchError::code);
+        let is_busy = code.is_some_and(|code| whole::is_in_its_own_way(code, remains.attempt));
+        if !is_busy || tries == PUT_BUSY_TRIES {
+            return put;
+        }
+        tries += 1;
+        remains.attempt = remains.attempt.saturating_add(1);
+        sleep(PUT_BUSY_WAIT).await;
+    }
 }
 
 /// What is offered: what was offered before, unless it has changed.

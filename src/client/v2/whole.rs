@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::give::Stored;
 use super::link::{Arrived, Link};
@@ -23,7 +23,8 @@ use crate::digest::Digest;
 use crate::error::Code;
 use crate::exchange::{Heard, Requester};
 use crate::limits::{
-    FOLDER_FILE_TRIES, FOLDER_LINGER, FOLDER_PIPELINE, FOLDER_PIPELINE_BYTES, FOLDER_READ, PUT_WHOLE_MAX,
+    FOLDER_FILE_TRIES, FOLDER_LINGER, FOLDER_PIPELINE, FOLDER_PIPELINE_BYTES, FOLDER_READ, PUT_BUSY_TRIES,
+    PUT_BUSY_WAIT, PUT_WHOLE_MAX,
 };
 use crate::names::base;
 use crate::text;
@@ -66,6 +67,11 @@ pub(super) async fn one(
     }
 }
 
+/// Whether what is in the way of a file may be the very same, which the server still stores for a connection that broke.
+pub(super) fn is_in_its_own_way(code: Code, attempt: u32) -> bool {
+    code == Code::Exists && attempt > 1
+}
+
 /// Sends the bytes of a file behind its offer.
 async fn give(link: &mut Link, request: RequestId, bytes: &[u8]) -> Result<(), FetchError> {
     if bytes.is_empty() {
@@ -102,7 +108,7 @@ pub(in crate::client) async fn run(shared: &PutShared, observer: &dyn Observer) 
                 return Err(error);
             }
         };
-        let mut work = Work { shared, link, pending: HashMap::new(), bytes: 0, is_known: false };
+        let mut work = Work { shared, link, pending: HashMap::new(), bytes: 0, is_known: false, rest: None };
         let request = work.link.last();
         let begun = work.follow(request, first).await;
         let worked = if begun.is_ok() { work.run().await } else { begun };
@@ -181,6 +187,8 @@ struct Work<'a> {
     bytes: u64,
     /// The server has answered an offer.
     is_known: bool,
+    /// Until then nothing is offered: the server still stores what is in the way.
+    rest: Option<Instant>,
 }
 
 impl Work<'_> {
@@ -189,6 +197,10 @@ impl Work<'_> {
         loop {
             self.offer().await?;
             if self.pending.is_empty() {
+                if let Some(until) = self.rest.take() {
+                    sleep_until(until).await;
+                    continue;
+                }
                 match timeout(FOLDER_LINGER, self.shared.queue.wait(Lane::Small)).await {
                     Ok(true) => continue,
                     Ok(false) | Err(_) => return Ok(()),
@@ -206,6 +218,9 @@ impl Work<'_> {
 
     /// Offers more, if it is worth it.
     async fn offer(&mut self) -> Result<(), FetchError> {
+        if self.rest.is_some_and(|until| Instant::now() < until) {
+            return Ok(());
+        }
         let most = FOLDER_PIPELINE.min(self.link.requests());
         let mut free = most.saturating_sub(self.pending.len());
         if free < most.div_ceil(4) && !self.pending.is_empty() {
@@ -272,7 +287,13 @@ impl Work<'_> {
 
     fn refused(&mut self, request: RequestId, code: ErrorCode, text: &[u8]) -> Result<(), FetchError> {
         self.is_known = true;
-        let Some(Pending { item, put }) = self.forget(request) else { return Ok(()) };
+        let Some(Pending { mut item, put }) = self.forget(request) else { return Ok(()) };
+        if is_in_its_own_way(code.kind(), item.attempt) && item.failures < PUT_BUSY_TRIES {
+            item.failures += 1;
+            self.shared.queue.give_back(Lane::Small, item.again());
+            self.rest = Some(Instant::now() + PUT_BUSY_WAIT);
+            return Ok(());
+        }
         let error = match code.kind() {
             Code::SourceChanged => FetchError::LocalChanged { path: text::shown(&item.name).to_string() },
             _ => self.link.unchanged(code, text, &put.name),
