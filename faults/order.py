@@ -37,6 +37,12 @@ class Step:
         return int(numbers[-1]) if numbers else None
 
     @property
+    def named(self) -> str:
+        """The path of what a call names in an open folder; empty if it does not."""
+        found = re.search(r'(?:^|, )\d+<(/[^>]*)>, "([^"/][^"]*)"', self.words)
+        return f"{found.group(1)}/{found.group(2)}" if found else ""
+
+    @property
     def record(self) -> tuple[int, int] | None:
         """The kind and the value of the record that it writes, if it writes one."""
         if not (found := RECORD.search(self.words)):
@@ -86,7 +92,7 @@ class Order:
         )
 
     def of(self, name: str, path: str) -> list[Step]:
-        return [step for step in self.steps if re.fullmatch(name, step.name) and step.path == path]
+        return [step for step in self.steps if re.fullmatch(name, step.name) and path in (step.path, step.named)]
 
     def flushed(self, path: str, after: int, before: float = float("inf"), calls: str = "fsync|fdatasync") -> bool:
         """Whether a flush of `path` began after one time and had ended before another."""
@@ -116,13 +122,17 @@ class Order:
             yield "the file is not flushed between its last change and its rename"
         after = renames[0].ended
         written = self.of("pwrite64", self.journal)
-        removed = [step for step in self.of("unlink", self.journal) if step.begun > after]
+        removed = [step for step in self.of("unlink.*", self.journal) if step.begun > after]
         if written and not removed:
             yield "the journal is not removed after the rename"
         after = max([after, *(step.ended for step in removed)])
-        for folder in self.folders():
-            if not self.flushed(folder, after):
-                yield f"{folder} is not flushed after the rename and the removal of the journal"
+        if not self.flushed(str(self.target.parent), after):
+            yield f"{self.target.parent} is not flushed after the rename and the removal of the journal"
+        for step in self.steps:
+            # What was made stays as it is; once it is on the disk it need not be flushed again.
+            made = Path(step.path)
+            if step.name == "mkdir" and made in self.target.parents and not self.flushed(str(made.parent), step.ended):
+                yield f"{made.parent} is not flushed after {made.name} was made in it"
 
     def records(self) -> Iterator[str]:
         """Bytes, then their record; flush of the bytes, then the sync point, then flush of that."""
@@ -170,7 +180,7 @@ class Order:
     def forgotten(self) -> Iterator[str]:
         """A journal is empty on the disk before it is removed, unless its part has got its name."""
         named = min((step.begun for step in self.of("rename.*", self.part)), default=float("inf"))
-        for unlink in self.of("unlink", self.journal):
+        for unlink in self.of("unlink.*", self.journal):
             emptied = [step.ended for step in self.of("ftruncate", self.journal) if step.last == 0]
             if unlink.begun < named and not (
                 emptied and self.flushed(self.journal, max(emptied), unlink.begun)
