@@ -421,7 +421,7 @@ pub const KEYS_MAX: usize = 10_000;
 pub const KEYS_FILE_MAX: u64 = 16 << 20;
 /// Bytes of files that were put as a whole and wait to be stored, at most, each with `WHOLE_FILE_COST` besides.
 /// Who has more to put waits, and is not read from.
-pub const WHOLE_WAITING_BYTES: u32 = 64 << 20;
+pub const WHOLE_WAITING_BYTES: u32 = 32 << 20;
 /// Files that one connection has put as a whole and that are not stored yet; while there are as many, no more is
 /// heard.
 pub const V2_STORING_MAX: usize = 1024;
