@@ -21,7 +21,7 @@ mod puller;
 
 use puller::{Puller, Script};
 
-const MIB: usize = BLOCK_LEN as usize;
+const MIB: usize = 1 << 20;
 
 fn settings() -> Settings {
     Settings {
