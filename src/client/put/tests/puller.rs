@@ -360,7 +360,9 @@ impl Connection {
         self.asked.remove(&request);
         self.got += 1;
         if let Some((_, path)) = changes.filter(|(after, _)| *after == self.got) {
-            std::fs::write(path, super::content(3 << 20)).unwrap();
+            // As long as before: only its time tells.
+            let len = usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap();
+            std::fs::write(path, vec![1; len]).unwrap();
             self.store().script.changes = None;
         }
         self.state.changed.notify_waiters();
