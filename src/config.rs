@@ -43,6 +43,8 @@ pub struct Config {
     pub log: Log,
     /// Files whose digest takes longer than this are hashed ahead; zero means none are.
     pub hash_ahead: Duration,
+    /// How long the part of an upload is kept that nobody goes on with; zero means for ever.
+    pub staged_age: Duration,
     /// Size of the largest file that is taken from a client, in bytes, if there is a limit.
     pub upload_max: Option<u64>,
     /// Whether connections are encrypted.
@@ -209,6 +211,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
             age_max: span(options.log_max_age, limits::LOG_AGE_MAX),
         },
         hash_ahead: span(options.hash_ahead, limits::HASH_AHEAD),
+        staged_age: span(options.staged_age, limits::STAGED_AGE),
         upload_max: options.upload_max.map(|size| size.0).filter(|&size| size > 0),
         tls,
         tls_files,

@@ -31,6 +31,11 @@ pub trait KeyStore: Send + Sync + 'static {
     /// # Errors
     /// [`KeysError`] if that cannot be told: then nobody is let in by a key.
     fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, KeysError>;
+
+    /// Whether there is any key, as far as that can be told.
+    fn has_any(&self) -> bool {
+        false
+    }
 }
 
 /// No keys at all.

@@ -478,6 +478,10 @@ pub const CATALOG_DIGESTS_MAX: u32 = 1_000_000;
 pub const CATALOG_TREES_MAX: u32 = 1_000_000;
 /// Values of blocks kept in the catalog, in bytes: those of 8 TiB of files.
 pub const CATALOG_VALUES_MAX: u64 = 256 << 20;
+/// How long the part of an upload is kept that nobody goes on with.
+pub const STAGED_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How often parts that are older are looked for.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Transfers that have ended and are kept in the catalog, in rows.
 pub const HISTORY_MAX: u32 = 100_000;
 /// How long they are kept.

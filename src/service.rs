@@ -27,6 +27,7 @@ pub(crate) mod listing;
 mod memory;
 mod registry;
 pub(crate) mod small;
+mod sweep;
 pub(crate) mod transfer;
 pub(crate) mod uploads;
 pub(crate) mod versions;

@@ -104,6 +104,17 @@ impl Observer for Audit {
                 let (file, cause) = (said(name), logged(cause.as_bytes()));
                 warn!(event = "refused", %peer, %file, %cause, "Refused '{file}' to {peer}: {cause}");
             }
+            Event::Swept { swept } => {
+                let (files, bytes) = (swept.files, swept.bytes);
+                info!(
+                    event = "swept",
+                    files, bytes, "Removed what uploads had left: {files} files, {bytes} bytes"
+                );
+            }
+            Event::NotSwept { cause } => {
+                let cause = logged(cause.as_bytes());
+                warn!(event = "not-swept", %cause, "What uploads have left cannot be looked for: {cause}");
+            }
             Event::Unavailable { peer, name, cause } => {
                 let (file, cause) = (logged(name.as_bytes()), logged(cause.as_bytes()));
                 warn!(event = "unavailable", %peer, %file, %cause, "No answer to {peer} for '{file}': {cause}");

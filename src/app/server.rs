@@ -160,6 +160,11 @@ async fn listen(
     let address = listener.local_addr().context("cannot tell the port")?;
     Address { port: address.port(), pin }.note(&config.state);
     announce(address, config);
+    if !config.staged_age.is_zero() {
+        let (service, stopping) = (service.clone(), stopping.clone());
+        let age = config.staged_age;
+        tokio::spawn(async move { service.sweep(age, stopping).await });
+    }
     if !config.hash_ahead.is_zero() {
         let (service, stopping) = (service.clone(), stopping.clone());
         let threshold = config.hash_ahead;

@@ -138,6 +138,10 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_UPLOAD_MAX", value_name = "SIZE")]
     pub upload_max: Option<Size>,
 
+    /// How long the part of an upload is kept that nobody goes on with; 0 means for ever [default: 7d]
+    #[arg(long, env = "ONEPORT_STAGED_AGE", value_name = "TIME")]
+    pub staged_age: Option<Span>,
+
     /// Time that running transfers have to end when the server is stopped [default: 30s]
     #[arg(long, env = "ONEPORT_DRAIN_TIMEOUT", value_name = "TIME")]
     pub drain_timeout: Option<Span>,
@@ -191,6 +195,7 @@ impl Options {
             limit_rate: self.limit_rate.or(other.limit_rate),
             limit_rate_per_client: self.limit_rate_per_client.or(other.limit_rate_per_client),
             upload_max: self.upload_max.or(other.upload_max),
+            staged_age: self.staged_age.or(other.staged_age),
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),

@@ -100,6 +100,10 @@ impl KeyStore for KeyFile {
     fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, KeysError> {
         self.with_keys(|keys| keys.get(id).cloned())
     }
+
+    fn has_any(&self) -> bool {
+        self.with_keys(|keys| !keys.is_empty()).unwrap_or(false)
+    }
 }
 
 impl Loaded {

@@ -114,6 +114,11 @@ impl Access {
         Self { upload_max: max, ..self }
     }
 
+    /// Whether anybody has a key.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.has_any()
+    }
+
     /// Everybody may read, and there are no keys.
     #[must_use]
     pub fn open() -> Self {

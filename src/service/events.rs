@@ -10,7 +10,7 @@ use crate::digest::{Digest, Md5};
 use crate::keys::KeyName;
 use crate::names::FileName;
 use crate::rights::Verb;
-use crate::storage::Removed;
+use crate::storage::{Removed, Swept};
 use crate::tree::Root;
 
 /// Hears of every event. Called on the async threads: it must not block.
@@ -190,6 +190,16 @@ pub enum Event<'a> {
         elapsed: Duration,
         /// The digest.
         md5: Md5,
+    },
+    /// What uploads had left and nobody went on with was removed.
+    Swept {
+        /// What it was.
+        swept: Swept,
+    },
+    /// It could not be looked for.
+    NotSwept {
+        /// Why.
+        cause: &'a str,
     },
     /// A transfer ended before its end.
     Cut {

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::raw::{self, Answer, fetch_whole, noise, read_all, request};
-use crate::serving::{PATIENCE, Server, Site};
+use crate::serving::{CATALOG_DESCRIPTORS, PATIENCE, Server, Site};
 use crate::tls_raw::{self, Narrow, Secured};
 use crate::v2_peer::{Asker, get};
 
@@ -162,7 +162,7 @@ fn garbage_in_place_of_a_handshake_ends_the_connection_and_nothing_else() {
         read_all(&mut stream);
     }
     assert_eq!(fetch_v1(&server, "a"), b"a");
-    assert_eq!(server.descriptors_at_rest(), baseline);
+    assert!(server.descriptors_at_rest() <= baseline + CATALOG_DESCRIPTORS);
     assert!(!server.stderr().contains("panicked"));
     assert_eq!(server.log().matches("requested file").count(), 1);
 }
@@ -214,7 +214,7 @@ fn a_connection_cut_or_reset_at_any_byte_harms_nobody() {
         }
         println!("cut at each of {up} bytes up and {down} bytes down");
     }
-    assert_eq!(server.descriptors_at_rest(), baseline);
+    assert!(server.descriptors_at_rest() <= baseline + CATALOG_DESCRIPTORS);
     let log = server.wait_log_count("Connection closed with", connections);
     assert!(!log.contains("no full request"), "some waited for the deadline");
     assert!(!server.stderr().contains("panicked"));

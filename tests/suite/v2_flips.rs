@@ -20,7 +20,7 @@ const OPENING: u64 = 220;
 const TIMEOUT: Duration = Duration::from_millis(500);
 /// The byte of the opening in which the size in FILE counts units of 4 GiB, and its bit of 512 GiB: some
 /// more of these would fill a disk.
-const SIZE_GIB: (u64, u8) = (45, 7);
+const SIZE_GIB: (u64, u8) = (47, 7);
 /// Bytes of a DATA frame.
 const FRAME: u64 = 256 << 10;
 /// Heads of frames before any byte of the small files here come to less.

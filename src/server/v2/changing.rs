@@ -38,8 +38,8 @@ impl Connection<'_> {
     }
 
     /// Makes a folder.
-    pub(super) fn put_folder(&mut self, request: RequestId, permit: Permit) {
-        self.change(request, Change::Folder { permit });
+    pub(super) fn put_folder(&mut self, request: RequestId, permit: Permit, mode: u32) {
+        self.change(request, Change::Folder { permit, mode });
     }
 
     /// Leave to do something to a name; without one the client has been told why.

@@ -13,7 +13,8 @@ use crate::limits::{V2_PIECE, V2_ROOM_MAX};
 impl Connection<'_> {
     /// Takes in what has arrived.
     pub(super) fn take_input(&mut self, wire: &mut Wire) -> Result<Taken, End> {
-        let mut taken = Taken { bytes: false, frames: false };
+        // First what could not be heard before: else what waits would grow each time that there is room for some of it.
+        let mut taken = Taken { bytes: false, frames: self.hear_all()? };
         if !self.input_ended && self.may_hear() {
             let most = if self.following.is_some() { V2_PIECE } else { V2_ROOM_MAX };
             self.input.reserve(self.room.min(most));

@@ -49,7 +49,7 @@ impl Connection<'_> {
         self.expect_whole(request, &put);
         let Some(permit) = self.permit(request, Verb::Put, &put.name) else { return Ok(()) };
         match put.form {
-            Form::Folder => self.put_folder(request, permit),
+            Form::Folder => self.put_folder(request, permit, put.file.mode),
             Form::Whole => self.put_whole(request, permit, &put),
             Form::Asked => self.put_asked(request, permit, put),
         }

@@ -13,6 +13,8 @@ pub(crate) enum Change {
     Folder {
         /// Leave for its name.
         permit: Permit,
+        /// Its permission bits, if it is made.
+        mode: u32,
     },
     /// Remove something.
     Remove {
@@ -39,7 +41,7 @@ impl Service {
         let permit = change.permit();
         let (peer, key) = (permit.caller().peer(), permit.caller().key_name());
         match (&done, change) {
-            (Ok(_), Change::Folder { permit }) => {
+            (Ok(_), Change::Folder { permit, .. }) => {
                 self.tell(&Event::Made { peer, key, name: permit.name() });
             }
             (Ok(removed), Change::Remove { permit, .. }) => {
@@ -75,7 +77,9 @@ impl Service {
     fn apply(&self, change: &Change) -> Result<Removed, ChangeError> {
         let storage = &self.inner.storage;
         match change {
-            Change::Folder { permit } => storage.make_folder(permit.name()).map(|()| Removed::default()),
+            Change::Folder { permit, mode } => {
+                storage.make_folder_with(permit.name(), *mode).map(|()| Removed::default())
+            }
             Change::Remove { permit, recursive } => storage.remove(permit.name(), *recursive),
             Change::Move { from, to, replace } => {
                 storage.rename(from.name(), to.name(), *replace).map(|()| Removed::default())
@@ -98,7 +102,7 @@ impl Change {
 
     fn permit(&self) -> &Permit {
         match self {
-            Self::Folder { permit } | Self::Remove { permit, .. } => permit,
+            Self::Folder { permit, .. } | Self::Remove { permit, .. } => permit,
             Self::Move { from, .. } => from,
         }
     }
