@@ -56,7 +56,9 @@ fn encode_again(frame: &ClientFrame) {
     }
     let mut again = BytesMut::new();
     frame.encode(&mut again).expect("what was decoded can be encoded");
-    assert_eq!(ClientFrame::decode_bare(again.clone().freeze().split_off(4)).ok().as_ref(), Some(frame));
+    let bare = ClientFrame::decode_bare(again.clone().freeze().split_off(4)).ok();
+    // Bytes of a file cannot be the first thing that is said.
+    assert_eq!(bare.as_ref(), Some(frame).filter(|frame| !matches!(frame, ClientFrame::Bytes { .. })));
     assert_eq!(ClientFrame::decode(&mut again).expect("it is understood").as_ref(), Some(frame));
     assert!(again.is_empty(), "its length is right");
 }
