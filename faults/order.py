@@ -39,8 +39,7 @@ class Step:
     @property
     def named(self) -> str:
         """The path of what a call names in an open folder; empty if it does not."""
-        found = re.search(r'(?:^|, )\d+<(/[^>]*)>, "([^"/][^"]*)"', self.words)
-        return f"{found.group(1)}/{found.group(2)}" if found else ""
+        return named_in(self.words)
 
     @property
     def record(self) -> tuple[int, int] | None:
@@ -49,6 +48,12 @@ class Step:
             return None
         content = bytes.fromhex(found.group(1).replace("\\x", ""))
         return int.from_bytes(content[:4]), int.from_bytes(content[4:])
+
+
+def named_in(arguments: str) -> str:
+    """The path of what a call names in an open folder; empty if it does not."""
+    found = re.search(r'(?:^|, )\d+<(/[^>]*)>, "([^"/][^"]*)"', arguments)
+    return f"{found.group(1)}/{found.group(2)}" if found else ""
 
 
 def paths_of(arguments: str) -> list[str]:
