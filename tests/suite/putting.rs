@@ -86,6 +86,10 @@ impl Putter {
         }
     }
 
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.data
+    }
+
     pub(crate) fn root(&self) -> Root {
         self.tree.root()
     }
