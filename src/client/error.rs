@@ -212,7 +212,7 @@ pub enum FetchError {
         found: String,
     },
     /// What was to be sent as a file is something else.
-    #[error("{path} is not a regular file; only files and folders can be sent")]
+    #[error("{path} is not a regular file; add -r if it is a folder")]
     NotALocalFile {
         /// What it is called.
         path: String,
