@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use crate::raw::{self, Answer, fetch_whole, noise, read_all, request};
-use crate::serving::{CATALOG_DESCRIPTORS, PATIENCE, Server, Site};
+use crate::serving::{PATIENCE, Server, Site};
 use crate::tls_raw::{self, Narrow, Secured};
 use crate::v2_peer::{Asker, get};
 
@@ -131,7 +131,8 @@ fn garbage_in_place_of_a_handshake_ends_the_connection_and_nothing_else() {
     let site = Site::new();
     site.file("a", b"a");
     let server = site.serve(&["--request-timeout", "5s"]);
-    let baseline = server.descriptors_at_rest();
+    assert_eq!(fetch_v1(&server, "a"), b"a");
+    let baseline = server.descriptors_behind_a_transfer();
     let hello = tls_raw::client_hello();
     let mut cases = vec![
         b"\x16\x03\xff\xff\xff\xff\xff\xff\xff".to_vec(),
@@ -162,9 +163,9 @@ fn garbage_in_place_of_a_handshake_ends_the_connection_and_nothing_else() {
         read_all(&mut stream);
     }
     assert_eq!(fetch_v1(&server, "a"), b"a");
-    assert!(server.descriptors_at_rest() <= baseline + CATALOG_DESCRIPTORS);
+    assert_eq!(server.descriptors_at_rest(), baseline);
     assert!(!server.stderr().contains("panicked"));
-    assert_eq!(server.log().matches("requested file").count(), 1);
+    assert_eq!(server.log().matches("requested file").count(), 2);
 }
 
 /// How a client's end goes away.
@@ -199,8 +200,9 @@ fn a_connection_cut_or_reset_at_any_byte_harms_nobody() {
     site.file("a", b"a");
     // Far longer than the test: whatever ends does not end because its time is over.
     let server = site.serve(&["--request-timeout", "1h", "--v1-pause", "0s"]);
-    let baseline = server.descriptors_at_rest();
-    let mut connections = 0;
+    assert_eq!(fetch_v1(&server, "a"), b"a");
+    let baseline = server.descriptors_behind_a_transfer();
+    let mut connections = 1;
     for ending in [Ending::Close, Ending::Reset] {
         let (up, down) = fetch_until(&server, usize::MAX, usize::MAX, ending).unwrap();
         connections += 1 + up + down;
@@ -214,7 +216,7 @@ fn a_connection_cut_or_reset_at_any_byte_harms_nobody() {
         }
         println!("cut at each of {up} bytes up and {down} bytes down");
     }
-    assert!(server.descriptors_at_rest() <= baseline + CATALOG_DESCRIPTORS);
+    assert_eq!(server.descriptors_at_rest(), baseline);
     let log = server.wait_log_count("Connection closed with", connections);
     assert!(!log.contains("no full request"), "some waited for the deadline");
     assert!(!server.stderr().contains("panicked"));

@@ -295,6 +295,17 @@ impl Server {
         self.descriptors()
     }
 
+    /// As [`Self::descriptors_at_rest`], behind a first transfer: to note that, the catalog is opened once more.
+    pub(crate) fn descriptors_behind_a_transfer(&self) -> usize {
+        let logs = || {
+            let entries = fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+            let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+            links.filter(|link| link.ends_with("catalog.db-wal")).count()
+        };
+        wait_for("both connections to the catalog", || (logs() == 2).then_some(()));
+        self.descriptors_at_rest()
+    }
+
     /// How many of its descriptors are sockets.
     fn sockets(&self) -> usize {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
