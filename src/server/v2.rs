@@ -287,6 +287,10 @@ impl Connection<'_> {
         let may_hear = self.may_hear();
         let demanded = self.demanded();
         let told = tick.into_iter().chain(still_at).chain(demanded).min();
+        if self.input_ended && told.is_none() && self.running.is_empty() {
+            // What is left waits for a window or an answer, which cannot come any more.
+            return Err(End::Unfinished);
+        }
         let deadline = told.unwrap_or(active + idle_timeout);
         if is_idle {
             // Whoever has nothing to ask for should cost little.

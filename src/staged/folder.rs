@@ -420,8 +420,7 @@ impl StagedFolder {
     /// Sees to it that no file looks older than the last sync point because the clock was set.
     fn clock_is_right(&self) -> Result<(), StageError> {
         if self.is_new() && self.sync && self.lock.clock_went_back() {
-            self.lock.forget()?;
-            self.lock.write(self.home, NEVER, false)?;
+            self.lock.write(self.home, NEVER, true)?;
         }
         Ok(())
     }

@@ -243,15 +243,22 @@ fn a_client_that_is_killed_anywhere_goes_on_with_what_it_had_and_leaves_nothing(
             // A line that was being written does not end.
             let whole =
                 ended.stdout.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+            let (before, mut again) = (here.len(), Vec::new());
             for line in whole {
                 let event: serde_json::Value = serde_json::from_slice(line).unwrap();
                 if event["event"] == "file" {
                     let name = event["file"].as_str().unwrap().to_owned();
                     assert_eq!(event["ok"], true, "{what}");
                     let is_new = here.insert(name.clone());
-                    assert!(is_new || event["unchanged"] == true, "{name} was fetched again; {what}");
+                    if !is_new && event["unchanged"] != true {
+                        again.push(name);
+                    }
                 }
             }
+            assert!(
+                again.is_empty(),
+                "of {before} that were there (in a folder {there_before}, {options:?}) fetched again: {again:?}; {what}"
+            );
             if ended.code == Some(0) {
                 break;
             }

@@ -345,6 +345,24 @@ fn a_window_that_is_never_opened_is_dropped_for_idleness_and_one_that_overflows_
 }
 
 #[test]
+fn who_ends_its_side_behind_a_shut_window_is_let_go_at_once() {
+    let site = site();
+    let rest = Rest::new(&site, &[]);
+    let mut asker = Asker::new(&rest.server, "window=0");
+    let peer = asker.stream.local_addr().unwrap();
+    asker.send(&[get(1, "large")]);
+    assert!(matches!(asker.hear().unwrap().frame, ServerFrame::File(..)));
+    let closed = Instant::now();
+    asker.stream.shutdown(Shutdown::Write).unwrap();
+    while asker.hear().is_some() {}
+    // Well before it would be for idleness, which it used to wait for.
+    assert!(closed.elapsed() < Duration::from_secs(10), "{:?}", closed.elapsed());
+    rest.server.wait_log(&format!("Connection closed with {peer}: closed before all that was due had come"));
+    drop(asker);
+    rest.assert_back();
+}
+
+#[test]
 fn a_frame_that_never_gets_whole_does_not_keep_a_connection_open() {
     let site = site();
     let rest = Rest::new(&site, &["--idle-timeout", SHORT]);

@@ -64,11 +64,6 @@ impl Lock {
         self.state().note
     }
 
-    /// Whether nothing was ever noted, as far as can be told.
-    pub(super) fn is_empty(&self) -> bool {
-        self.file.metadata().is_ok_and(|found| found.len() == 0)
-    }
-
     /// Writes a note in the place of the older one; it is on the disk when this returns if `flush` says so.
     pub(super) fn write(&self, home: Home, clock: Moment, flush: bool) -> Result<(), StageError> {
         let mut state = self.state();
@@ -77,6 +72,9 @@ impl Lock {
         let slot = SLOTS[number as usize % SLOTS.len()];
         fileops::write_all_at(&self.file, &note.encode(), slot).map_err(failed("write", &self.path))?;
         state.note = Some(note);
+        if clock == NEVER {
+            state.read = None;
+        }
         if flush {
             fileops::sync_data(&self.file).map_err(failed("flush", &self.path))?;
         }

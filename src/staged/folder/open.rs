@@ -105,8 +105,8 @@ impl StagedFolder {
     /// Finds out what of a new folder an earlier run has left, and notes since when it is in use.
     fn resume(&mut self, resumed: bool) -> Result<(), StageError> {
         let mut clock = NEVER;
+        let note = self.lock.note();
         if resumed {
-            let note = self.lock.note();
             let trust = note.map_or(Trust::Nothing, |note| note.home.trust(&self.home));
             clock = note.filter(|_| trust != Trust::Nothing).map_or(NEVER, |note| note.clock);
             // What is received now must not look as if it had been there when that note was made.
@@ -118,10 +118,10 @@ impl StagedFolder {
             self.given = Given::but(left);
             self.resumed = true;
         }
-        if clock == NEVER && !self.lock.is_empty() {
-            self.lock.forget()?;
-        }
-        self.lock.write(self.home, clock, false)?;
+        // The new note takes the place of the one before, so that whoever is killed here loses nothing; and it is
+        // on the disk before anything is received that an older clock would speak of.
+        let is_out_of_date = note.is_some_and(|note| note.clock != clock);
+        self.lock.write(self.home, clock, is_out_of_date)?;
         let top = Attributes { mode: MODE, modified: UNKNOWN, sparse: false };
         self.top(&top);
         Ok(())
