@@ -101,6 +101,8 @@ pub const V2_BATCH: usize = 64;
 pub const V2_ROOM_MIN: usize = 256;
 /// Room that is made for what a client of version 2 says that has filled all before it, in bytes.
 pub const V2_ROOM_MAX: usize = 16 << 10;
+/// Another buffer is taken when less than this share of the room that is wanted is left in the one before.
+pub const V2_ROOM_SHARE: usize = 4;
 
 /// Bytes of data that may be under way for one request of version 2, unless the client says otherwise.
 pub const V2_WINDOW: u64 = 16 << 20;

@@ -8,7 +8,7 @@ use super::receiving::Following;
 use super::{Connection, End, Taken, Wire};
 use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Frame};
-use crate::limits::{V2_PIECE, V2_ROOM_MAX};
+use crate::limits::{V2_PIECE, V2_ROOM_MAX, V2_ROOM_SHARE};
 
 impl Connection<'_> {
     /// Takes in what has arrived.
@@ -17,7 +17,11 @@ impl Connection<'_> {
         let mut taken = Taken { bytes: false, frames: self.hear_all()? };
         if !self.input_ended && self.may_hear() {
             let most = if self.following.is_some() { V2_PIECE } else { V2_ROOM_MAX };
-            self.input.reserve(self.room.min(most));
+            let room = self.room.min(most);
+            // What was taken out of it is still in use, so that each growth is a buffer of its own.
+            if self.input.capacity() - self.input.len() < room.div_ceil(V2_ROOM_SHARE) {
+                self.input.reserve(room);
+            }
             let room = self.input.capacity() - self.input.len();
             match wire.read_now(&mut self.input)? {
                 None => {}

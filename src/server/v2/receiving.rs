@@ -14,6 +14,7 @@ mod whole;
 
 pub(super) use asked::Puts;
 pub(super) use keeping::Kept;
+use keeping::Stretch;
 pub(super) use whole::Wholes;
 
 /// Bytes that stand behind the head of a frame and are still to come.
@@ -29,14 +30,7 @@ pub(super) enum Of {
     /// A file that is put as a whole.
     Whole(RequestId),
     /// A file that this end has asked for.
-    Asked {
-        /// The request of this end.
-        ask: RequestId,
-        /// Where the last of them ends.
-        end: u64,
-        /// They end a block.
-        ends_block: bool,
-    },
+    Asked(Stretch),
     /// Nobody wants them any more.
     Nobody,
 }
@@ -60,10 +54,7 @@ impl Connection<'_> {
     pub(super) fn take_bytes(&mut self, of: Of, bytes: Bytes, left: u64) {
         match of {
             Of::Whole(request) => self.take_whole(request, &bytes),
-            Of::Asked { ask, end, ends_block } => {
-                let offset = end - left - bytes.len() as u64;
-                self.take_asked(ask, offset, bytes, ends_block && left == 0);
-            }
+            Of::Asked(stretch) => self.take_asked(&stretch, bytes, left),
             Of::Nobody => {}
         }
     }

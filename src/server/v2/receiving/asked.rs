@@ -1,7 +1,6 @@
 //! Files that this end asks for, as a client asks in a download: runs of blocks, a few ahead.
 //!
-//! What has arrived is hashed and written off the async threads, one stretch after the other, while the next one
-//! is received. At the end of a block nothing more is heard until its hash is known and was compared.
+//! What has arrived is worked on beside (`keeping`), while the next is received and asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::keeping::Step;
+use super::keeping::{Arrived, Stretch};
 use super::{Following, Of};
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, ErrorCode, File, Get, Put, RequestId, ServerFrame, Stat};
@@ -20,7 +19,6 @@ use crate::server::end::End;
 use crate::server::v2::{Connection, Done};
 use crate::service::access::Permit;
 use crate::service::uploads::{Begun, Hand, Next, Offer, Outcome, UploadError};
-use crate::tree::BlockHasher;
 
 /// The files that one connection is putting and that this end asks for.
 pub(in crate::server::v2) struct Puts {
@@ -28,14 +26,7 @@ pub(in crate::server::v2) struct Puts {
     pub(super) puts: BTreeMap<RequestId, Upload>,
     /// What each request of this end is for.
     pub(super) of: BTreeMap<RequestId, RequestId>,
-    /// What has arrived and waits for a thread.
-    pub(super) waiting: Vec<Step>,
-    /// Bytes of that, and of what a thread is at.
-    pub(super) held: usize,
-    pub(super) is_working: bool,
-    /// A block has ended and was not compared yet.
-    pub(super) is_comparing: bool,
-    pub(super) hashing: BTreeMap<RequestId, Hashing>,
+    pub(super) arrived: Arrived,
     /// Until when the client may compute what was asked for, and whether it has said that it does.
     patience: Option<Instant>,
     has_said_wait: bool,
@@ -51,24 +42,13 @@ pub(super) struct Upload {
     watching: Option<AbortHandle>,
 }
 
-/// The block that a request is at.
-pub(super) struct Hashing {
-    pub(super) block: u64,
-    /// None while a thread has it.
-    pub(super) hasher: Option<Box<BlockHasher>>,
-}
-
 impl Default for Puts {
     fn default() -> Self {
         Self {
             asks: Requester::of_offers(),
             puts: BTreeMap::new(),
             of: BTreeMap::new(),
-            waiting: Vec::new(),
-            held: 0,
-            is_working: false,
-            is_comparing: false,
-            hashing: BTreeMap::new(),
+            arrived: Arrived::default(),
             patience: None,
             has_said_wait: false,
         }
@@ -86,12 +66,12 @@ impl Puts {
 
     /// Whether more may be held of what comes in.
     pub(in crate::server::v2) fn has_room(&self) -> bool {
-        self.held < UPLOAD_HELD_MAX && !self.is_comparing
+        self.arrived.held() < UPLOAD_HELD_MAX
     }
 
     /// Whether something that has arrived is being written or recorded.
     pub(in crate::server::v2) fn is_at_work(&self) -> bool {
-        self.is_working || !self.waiting.is_empty()
+        self.arrived.is_at_work()
     }
 
     /// Whether the client owes an answer.
@@ -234,7 +214,6 @@ impl Connection<'_> {
         }
         for ask in upload.pending {
             self.puts.of.remove(&ask);
-            self.puts.hashing.remove(&ask);
             if let Some(cancel) = self.puts.asks.cancel(ask) {
                 let _ = cancel.encode(&mut self.output);
             }
@@ -343,21 +322,17 @@ impl Connection<'_> {
 
     /// The head of some bytes, which follow.
     fn data(&mut self, data: Data) -> Result<(), End> {
-        let request = self.puts.of.get(&data.request).copied();
-        let of = match (data.block, request) {
-            (Some(block), Some(request)) => {
-                let Some(upload) = self.puts.puts.get(&request) else {
+        let of = match data.block {
+            None => Of::Nobody,
+            Some(block) => {
+                let request = self.puts.of.get(&data.request);
+                if !request.is_some_and(|request| self.puts.puts.contains_key(request)) {
                     return Err(WireError::Order("data came that was not asked for").into());
-                };
-                let size = upload.put.file.size;
-                let is_at = self.puts.hashing.get(&data.request).is_some_and(|at| at.block == block);
-                if !is_at {
-                    let hasher = Some(Box::new(BlockHasher::new(size, block)));
-                    self.puts.hashing.insert(data.request, Hashing { block, hasher });
                 }
-                Of::Asked { ask: data.request, end: data.offset + data.len, ends_block: data.ends_block }
+                let (ask, end) = (data.request, data.offset + data.len);
+                let expected = if data.ends_block { self.puts.asks.pass(ask)? } else { None };
+                Of::Asked(Stretch { ask, block, end, expected })
             }
-            _ => Of::Nobody,
         };
         self.following = Some(Following { of, left: data.len });
         Ok(())

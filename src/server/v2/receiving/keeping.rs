@@ -1,5 +1,7 @@
-//! What has arrived of files that were asked for is hashed, written and recorded, off the async threads: one
-//! stretch after the other, so that a connection never has more than one thread.
+//! What has arrived of files that were asked for is hashed, written, compared and recorded off the async threads, while
+//! more is received: all that waits at a time, in order, so that a connection never has more than one thread.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -7,140 +9,185 @@ use crate::codec::v2::RequestId;
 use crate::rights::Verb;
 use crate::server::v2::{Connection, Done};
 use crate::service::uploads::{Pen, UploadError};
-use crate::tree::{BlockHasher, HASH_LEN, ProofError};
+use crate::tree::{BlockHasher, HASH_LEN};
 
-/// Something to be done with what has arrived.
-pub(in crate::server::v2) struct Step {
+/// A part of a block that has arrived.
+pub(super) struct Piece {
     put: RequestId,
     pen: Pen,
-    what: What,
+    size: u64,
+    block: u64,
+    offset: u64,
+    bytes: Bytes,
+    /// What the block has to be, if this is the end of it.
+    expected: Option<[u8; HASH_LEN]>,
 }
 
-enum What {
-    Write { ask: RequestId, offset: u64, bytes: Bytes, hasher: Option<Box<BlockHasher>>, ends_block: bool },
-    Record { block: u64, hash: [u8; HASH_LEN] },
+/// Where a block is in what was asked for with one request.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::server::v2) struct Stretch {
+    /// The request of this end.
+    pub(super) ask: RequestId,
+    pub(super) block: u64,
+    /// Where the last byte of the stretch is behind.
+    pub(super) end: u64,
+    /// What the block has to be, if the stretch ends it.
+    pub(super) expected: Option<[u8; HASH_LEN]>,
 }
 
-/// What came of it.
-pub(in crate::server::v2) struct Kept {
-    put: RequestId,
-    what: Did,
+/// The blocks that have begun, as far as they are hashed: one of each request of this end.
+type Hashers = BTreeMap<RequestId, (u64, BlockHasher)>;
+
+/// What has arrived and is not recorded yet.
+#[derive(Default)]
+pub(super) struct Arrived {
+    waiting: Vec<(RequestId, Piece)>,
+    /// Bytes of that, and of what a thread is at.
+    held: usize,
+    is_working: bool,
+    /// None while a thread has them: then there are at most as many as requests of this end.
+    hashers: Hashers,
 }
 
-enum Did {
-    Written { ask: RequestId, len: usize, hasher: Option<Box<BlockHasher>>, ends_block: bool },
-    Recorded,
-    Failed { len: usize, ends_block: bool, error: UploadError },
-}
+impl Arrived {
+    /// Bytes that are held.
+    pub(super) fn held(&self) -> usize {
+        self.held
+    }
 
-impl Step {
-    /// Blocks.
-    fn run(self) -> Kept {
-        let Self { put, pen, what } = self;
-        let what = match what {
-            What::Write { ask, offset, bytes, mut hasher, ends_block } => {
-                if let Some(hasher) = &mut hasher {
-                    hasher.update(&bytes);
-                }
-                let len = bytes.len();
-                match pen.write(&bytes, offset) {
-                    Ok(()) => Did::Written { ask, len, hasher, ends_block },
-                    Err(error) => Did::Failed { len, ends_block, error },
-                }
-            }
-            What::Record { block, hash } => match pen.record(block, hash) {
-                Ok(()) => Did::Recorded,
-                Err(error) => Did::Failed { len: 0, ends_block: false, error },
-            },
-        };
-        Kept { put, what }
+    /// Whether something is being written or waits for that.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.is_working || !self.waiting.is_empty()
     }
 }
 
+/// What came of all that waited.
+pub(in crate::server::v2) struct Kept {
+    hashers: Hashers,
+    held: usize,
+    blocks: Vec<(RequestId, Did)>,
+}
+
+enum Did {
+    Recorded,
+    /// This block is not what it has to be.
+    Damaged(u64),
+    Failed(UploadError),
+}
+
+/// Hashes, writes, compares and records. Blocks.
+fn work(pieces: Vec<(RequestId, Piece)>, mut hashers: Hashers) -> Kept {
+    let (mut held, mut blocks) = (0, Vec::new());
+    let mut failed = BTreeSet::new();
+    for (ask, piece) in pieces {
+        held += piece.bytes.len();
+        let put = piece.put;
+        if failed.contains(&put) {
+            continue;
+        }
+        match keep(ask, piece, &mut hashers) {
+            Ok(None) => {}
+            Ok(Some(did)) => blocks.push((put, did)),
+            Err(error) => {
+                failed.insert(put);
+                blocks.push((put, Did::Failed(error)));
+            }
+        }
+    }
+    Kept { hashers, held, blocks }
+}
+
+fn keep(ask: RequestId, piece: Piece, hashers: &mut Hashers) -> Result<Option<Did>, UploadError> {
+    let Piece { pen, size, block, offset, bytes, expected, .. } = piece;
+    let (at, hasher) = hashers.entry(ask).or_insert_with(|| (block, BlockHasher::new(size, block)));
+    if *at != block {
+        (*at, *hasher) = (block, BlockHasher::new(size, block));
+    }
+    hasher.update(&bytes);
+    pen.write(&bytes, offset)?;
+    let Some(expected) = expected else { return Ok(None) };
+    let Some((_, hasher)) = hashers.remove(&ask) else { return Ok(None) };
+    let hash = *hasher.finish().as_bytes();
+    if hash != expected {
+        return Ok(Some(Did::Damaged(block)));
+    }
+    pen.record(block, hash)?;
+    Ok(Some(Did::Recorded))
+}
+
 impl Connection<'_> {
-    /// Takes bytes of a file that was asked for.
-    pub(super) fn take_asked(&mut self, ask: RequestId, offset: u64, bytes: Bytes, ends_block: bool) {
-        let Some(&put) = self.puts.of.get(&ask) else { return };
-        let Some(pen) =
-            self.puts.puts.get(&put).and_then(|upload| upload.hand.as_ref()).map(|hand| hand.pen())
-        else {
-            return;
+    /// Takes bytes of a file that was asked for; `left` of their stretch are still to come.
+    pub(super) fn take_asked(&mut self, stretch: &Stretch, bytes: Bytes, left: u64) {
+        let Some(&put) = self.puts.of.get(&stretch.ask) else { return };
+        let Some(upload) = self.puts.puts.get(&put) else { return };
+        let Some(hand) = &upload.hand else { return };
+        let expected = stretch.expected.filter(|_| left == 0);
+        // What was revoked or has expired is over, also in the middle of a file.
+        if expected.is_some()
+            && let Err(denied) = self.context.service.check(&self.caller, Verb::Put, &upload.put.name)
+        {
+            hand.blame(&denied.to_string());
+            self.leave_put(put);
+            return self.tell_failed(put, crate::error::Code::NotAllowed, &denied.to_string());
+        }
+        let piece = Piece {
+            put,
+            pen: hand.pen().clone(),
+            size: upload.put.file.size,
+            block: stretch.block,
+            offset: stretch.end - left - bytes.len() as u64,
+            bytes,
+            expected,
         };
-        self.puts.held += bytes.len();
-        self.puts.is_comparing |= ends_block;
-        let what = What::Write { ask, offset, bytes, hasher: None, ends_block };
-        self.puts.waiting.push(Step { put, pen: pen.clone(), what });
+        self.puts.arrived.held += piece.bytes.len();
+        self.puts.arrived.waiting.push((stretch.ask, piece));
         self.keep();
     }
 
     /// Gives a thread what waits, unless one is at work for this connection.
     fn keep(&mut self) {
-        if self.puts.is_working || self.puts.waiting.is_empty() {
+        let arrived = &mut self.puts.arrived;
+        if arrived.is_working || arrived.waiting.is_empty() {
             return;
         }
-        // A block is hashed in order: one step of each request at a time.
-        let mut step = self.puts.waiting.remove(0);
-        if let What::Write { ask, hasher, .. } = &mut step.what {
-            *hasher = self.puts.hashing.get_mut(ask).and_then(|at| at.hasher.take());
-        }
-        self.puts.is_working = true;
+        arrived.is_working = true;
+        let (pieces, hashers) = (std::mem::take(&mut arrived.waiting), std::mem::take(&mut arrived.hashers));
         let service = self.context.service.clone();
         self.running.spawn(async move {
             let _turn = service.writing_turn().await;
-            Done::Kept(tokio::task::spawn_blocking(move || step.run()).await.ok())
+            Done::Kept(tokio::task::spawn_blocking(move || work(pieces, hashers)).await.ok())
         });
     }
 
-    /// Takes what came of a step.
+    /// Takes what came of it.
     pub(in crate::server::v2) fn kept(&mut self, kept: Option<Kept>) {
-        self.puts.is_working = false;
-        let Some(Kept { put, what }) = kept else { return };
-        match what {
-            Did::Written { ask, len, hasher, ends_block } => {
-                self.puts.held -= len;
-                let Some(at) = self.puts.hashing.get_mut(&ask) else {
-                    self.puts.is_comparing &= !ends_block;
-                    return self.keep();
-                };
-                at.hasher = hasher;
-                if ends_block {
-                    self.puts.is_comparing = false;
-                    self.compare(put, ask);
+        self.puts.arrived.is_working = false;
+        let Some(Kept { hashers, held, blocks }) = kept else { return };
+        let arrived = &mut self.puts.arrived;
+        arrived.held -= held;
+        arrived.hashers = hashers;
+        // The end of a request may be heard before the end of its last block is worked on.
+        let waits = |ask| arrived.waiting.iter().any(|&(of, _)| of == ask);
+        arrived.hashers.retain(|&ask, _| self.puts.of.contains_key(&ask) || waits(ask));
+        let mut stirred = BTreeSet::new();
+        for (put, did) in blocks {
+            match did {
+                Did::Recorded => {}
+                Did::Damaged(block) => {
+                    let hand = self.puts.puts.get_mut(&put).and_then(|upload| upload.hand.as_mut());
+                    if hand.is_some_and(|hand| !hand.repeat(block)) {
+                        self.fail_put(put, &UploadError::Damaged);
+                    }
                 }
+                // That is told when it is looked what to do next.
+                Did::Failed(UploadError::Superseded) => {}
+                Did::Failed(error) => self.fail_put(put, &error),
             }
-            Did::Recorded => self.go_on(put),
-            Did::Failed { len, ends_block, error } => {
-                self.puts.held -= len;
-                self.puts.is_comparing &= !ends_block;
-                match error {
-                    // That is told when it is looked what to do next.
-                    UploadError::Superseded => self.go_on(put),
-                    error => self.fail_put(put, &error),
-                }
-            }
+            stirred.insert(put);
+        }
+        for put in stirred {
+            self.go_on(put);
         }
         self.keep();
-    }
-
-    /// A block is written: it is recorded if it is what it has to be.
-    fn compare(&mut self, put: RequestId, ask: RequestId) {
-        let Some(at) = self.puts.hashing.remove(&ask) else { return };
-        let (Some(hasher), Some(upload)) = (at.hasher, self.puts.puts.get_mut(&put)) else { return };
-        let Some(hand) = upload.hand.as_mut() else { return };
-        let hash = hasher.finish();
-        match self.puts.asks.check(ask, hash) {
-            Ok(()) => {}
-            Err(ProofError::Block(block)) if hand.repeat(block) => return,
-            Err(_) => return self.fail_put(put, &UploadError::Damaged),
-        }
-        let pen = hand.pen().clone();
-        // What was revoked or has expired is over, also in the middle of a file.
-        if let Err(denied) = self.context.service.check(&self.caller, Verb::Put, &upload.put.name) {
-            hand.blame(&denied.to_string());
-            self.leave_put(put);
-            return self.tell_failed(put, crate::error::Code::NotAllowed, &denied.to_string());
-        }
-        let what = What::Record { block: at.block, hash: *hash.as_bytes() };
-        self.puts.waiting.insert(0, Step { put, pen, what });
     }
 }
