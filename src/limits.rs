@@ -142,8 +142,11 @@ pub const LIST_LINKS_MAX: u8 = 8;
 pub const V2_CHANGES_MAX: usize = 64;
 /// Files that one connection is putting and that this server asks for; further ones are refused.
 pub const V2_PUTS_MAX: usize = 16;
-/// Bytes of files that one connection has brought and that are not written yet; more are left in its socket.
-pub const UPLOAD_HELD_MAX: usize = 1 << 20;
+/// Bytes of files that one connection has brought and that are not written yet; more are left in its socket. One
+/// block is being written while the next one arrives.
+pub const UPLOAD_HELD_MAX: usize = 2 << 20;
+/// As many bytes of all connections; beyond, each of them may hold less than [`V2_PIECE`].
+pub const UPLOADS_HELD_MAX: usize = 64 << 20;
 /// Uploads that a server has open: each holds two descriptors.
 pub const UPLOADS_MAX: usize = 256;
 /// Connections whose bytes are hashed and written at the same time: others need threads too.

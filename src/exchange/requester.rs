@@ -66,7 +66,7 @@ pub struct Data {
     pub len: u64,
     /// The block that they belong to; none if nobody wants them any more.
     pub block: Option<u64>,
-    /// They end the block: [`Requester::check`] or [`Requester::pass`] has to be asked next about this request.
+    /// They end the block: [`Requester::check`] has to be asked next about this request.
     pub ends_block: bool,
 }
 
@@ -328,17 +328,6 @@ impl Requester {
             arriving.verifier.block(None)?;
         }
         checked.map(|_| ())
-    }
-
-    /// Passes over a block whose last bytes are known to be under way, and tells what it has to be: whoever asks
-    /// compares it, whatever has been heard meanwhile. None if the request is not wanted any more.
-    ///
-    /// # Errors
-    /// If no block is to come.
-    pub fn pass(&mut self, request: RequestId) -> Result<Option<[u8; HASH_LEN]>, WireError> {
-        let Some(Due::Arriving(arriving)) = self.requests.get_mut(&request) else { return Ok(None) };
-        arriving.block = None;
-        Ok(Some(arriving.verifier.block(None)?))
     }
 
     fn end(&mut self, request: RequestId, root: Option<Root>) -> Result<Heard, WireError> {

@@ -6,6 +6,7 @@
 mod busy;
 mod ledger;
 mod small;
+mod waiting;
 
 pub(super) use busy::Busy;
 pub(crate) use busy::Claim;
@@ -13,6 +14,7 @@ pub(super) use ledger::Ledger;
 pub(crate) use ledger::Reservation;
 pub(super) use small::Wholes;
 pub(crate) use small::{Room, WholeFile};
+pub(crate) use waiting::Waiting;
 
 use crate::error::Code;
 use crate::staged::StageError;

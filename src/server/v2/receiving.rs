@@ -14,7 +14,6 @@ mod whole;
 
 pub(super) use asked::Puts;
 pub(super) use keeping::Kept;
-use keeping::Stretch;
 pub(super) use whole::Wholes;
 
 /// Bytes that stand behind the head of a frame and are still to come.
@@ -33,6 +32,18 @@ pub(super) enum Of {
     Asked(Stretch),
     /// Nobody wants them any more.
     Nobody,
+}
+
+/// Bytes that follow of what was asked for with one request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stretch {
+    /// The request of this end.
+    ask: RequestId,
+    block: u64,
+    /// Where the last of them ends.
+    end: u64,
+    /// They end the block.
+    ends_block: bool,
 }
 
 impl Connection<'_> {
@@ -67,7 +78,7 @@ impl Connection<'_> {
 
     /// Whether there is room for more of what the client says.
     pub(super) fn may_hear(&self) -> bool {
-        self.may_change() && self.wholes.has_room() && self.puts.has_room() && self.has_room()
+        self.may_change() && self.wholes.has_room() && self.has_room_for_arrivals() && self.has_room()
     }
 
     /// Whether something is due that only the client can bring.

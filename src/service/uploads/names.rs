@@ -1,6 +1,7 @@
 //! The names that are being uploaded, one upload each, and what was stored a short while ago.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -25,6 +26,8 @@ pub(in crate::service) struct Uploads {
     places: Arc<Semaphore>,
     /// Turns to take a thread for writing.
     turns: Arc<Semaphore>,
+    /// Bytes that wait to be written.
+    pub(super) waiting: Arc<AtomicUsize>,
 }
 
 struct Entry {
@@ -50,6 +53,7 @@ impl Default for Uploads {
             remembered: Mutex::default(),
             places: Arc::new(Semaphore::new(UPLOADS_MAX)),
             turns: Arc::new(Semaphore::new(UPLOADS_WRITING_MAX)),
+            waiting: Arc::default(),
         }
     }
 }
@@ -198,6 +202,11 @@ impl Service {
     /// A turn to take a thread for what has arrived.
     pub(crate) async fn writing_turn(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.inner.uploads.turns).acquire_owned().await.ok()
+    }
+
+    /// Such a turn, if there is one at once.
+    pub(crate) fn writing_turn_now(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.inner.uploads.turns).try_acquire_owned().ok()
     }
 }
 

@@ -1,6 +1,6 @@
 //! Files that this end asks for, as a client asks in a download: runs of blocks, a few ahead.
 //!
-//! What has arrived is worked on beside (`keeping`), while the next is received and asked for.
+//! What arrives is written beside (`keeping`), while more is received and asked for.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,17 +8,18 @@ use bytes::Bytes;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::keeping::{Arrived, Stretch};
-use super::{Following, Of};
+use super::keeping::Arrived;
+use super::{Following, Of, Stretch};
 use crate::codec::WireError;
 use crate::codec::v2::{ByteRange, ErrorCode, File, Get, Put, RequestId, ServerFrame, Stat};
 use crate::error::Code;
 use crate::exchange::{Data, Heard, Requester};
-use crate::limits::{UPLOAD_HASHING_MAX, UPLOAD_HELD_MAX, V2_PUTS_MAX, V2_RUNS_AHEAD};
+use crate::limits::{UPLOAD_HASHING_MAX, V2_PUTS_MAX, V2_RUNS_AHEAD};
 use crate::server::end::End;
 use crate::server::v2::{Connection, Done};
 use crate::service::access::Permit;
 use crate::service::uploads::{Begun, Hand, Next, Offer, Outcome, UploadError};
+use crate::tree::BlockHasher;
 
 /// The files that one connection is putting and that this end asks for.
 pub(in crate::server::v2) struct Puts {
@@ -27,6 +28,8 @@ pub(in crate::server::v2) struct Puts {
     /// What each request of this end is for.
     pub(super) of: BTreeMap<RequestId, RequestId>,
     pub(super) arrived: Arrived,
+    /// The block that each request of this end is at.
+    pub(super) hashing: BTreeMap<RequestId, BlockHasher>,
     /// Until when the client may compute what was asked for, and whether it has said that it does.
     patience: Option<Instant>,
     has_said_wait: bool,
@@ -49,6 +52,7 @@ impl Default for Puts {
             puts: BTreeMap::new(),
             of: BTreeMap::new(),
             arrived: Arrived::default(),
+            hashing: BTreeMap::new(),
             patience: None,
             has_said_wait: false,
         }
@@ -62,11 +66,6 @@ impl Puts {
 
     pub(in crate::server::v2) fn numbers(&self) -> impl Iterator<Item = RequestId> {
         self.puts.keys().copied()
-    }
-
-    /// Whether more may be held of what comes in.
-    pub(in crate::server::v2) fn has_room(&self) -> bool {
-        self.arrived.held() < UPLOAD_HELD_MAX
     }
 
     /// Whether something that has arrived is being written or recorded.
@@ -214,6 +213,7 @@ impl Connection<'_> {
         }
         for ask in upload.pending {
             self.puts.of.remove(&ask);
+            self.puts.hashing.remove(&ask);
             if let Some(cancel) = self.puts.asks.cancel(ask) {
                 let _ = cancel.encode(&mut self.output);
             }
@@ -330,8 +330,7 @@ impl Connection<'_> {
                     return Err(WireError::Order("data came that was not asked for").into());
                 }
                 let (ask, end) = (data.request, data.offset + data.len);
-                let expected = if data.ends_block { self.puts.asks.pass(ask)? } else { None };
-                Of::Asked(Stretch { ask, block, end, expected })
+                Of::Asked(Stretch { ask, block, end, ends_block: data.ends_block })
             }
         };
         self.following = Some(Following { of, left: data.len });

@@ -1,58 +1,48 @@
-//! What has arrived of files that were asked for is hashed, written, compared and recorded off the async threads, while
-//! more is received: all that waits at a time, in order, so that a connection never has more than one thread.
+//! What has arrived of files that were asked for: it is hashed at once, compared at the end of each block, and written
+//! and recorded off the async threads, while more is received.
+//!
+//! What waits is given to a thread a block at a time: waking one for each piece would cost more than the writing.
+//! A connection never has more than one thread.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::Stretch;
 use crate::codec::v2::RequestId;
+use crate::error::Code;
+use crate::limits::{UPLOAD_HELD_MAX, UPLOADS_HELD_MAX, V2_PIECE};
 use crate::rights::Verb;
 use crate::server::v2::{Connection, Done};
-use crate::service::uploads::{Pen, UploadError};
-use crate::tree::{BlockHasher, HASH_LEN};
+use crate::service::uploads::{Pen, UploadError, Waiting};
+use crate::tree::{BlockHasher, HASH_LEN, ProofError};
 
 /// A part of a block that has arrived.
-pub(super) struct Piece {
+struct Piece {
     put: RequestId,
     pen: Pen,
-    size: u64,
-    block: u64,
     offset: u64,
     bytes: Bytes,
-    /// What the block has to be, if this is the end of it.
-    expected: Option<[u8; HASH_LEN]>,
+    /// The block that ends here, and what it was found to be; nothing if it is damaged.
+    ends: Option<(u64, Option<[u8; HASH_LEN]>)>,
+    _counted: Waiting,
 }
 
-/// Where a block is in what was asked for with one request.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::server::v2) struct Stretch {
-    /// The request of this end.
-    pub(super) ask: RequestId,
-    pub(super) block: u64,
-    /// Where the last byte of the stretch is behind.
-    pub(super) end: u64,
-    /// What the block has to be, if the stretch ends it.
-    pub(super) expected: Option<[u8; HASH_LEN]>,
-}
-
-/// The blocks that have begun, as far as they are hashed: one of each request of this end.
-type Hashers = BTreeMap<RequestId, (u64, BlockHasher)>;
-
-/// What has arrived and is not recorded yet.
+/// What has arrived and is not written yet.
 #[derive(Default)]
 pub(super) struct Arrived {
-    waiting: Vec<(RequestId, Piece)>,
-    /// Bytes of that, and of what a thread is at.
+    waiting: Vec<Piece>,
+    /// A block has ended since a thread was given what had waited.
+    is_due: bool,
+    /// Bytes of all that, and of what a thread is at.
     held: usize,
     is_working: bool,
-    /// None while a thread has them: then there are at most as many as requests of this end.
-    hashers: Hashers,
 }
 
 impl Arrived {
-    /// Bytes that are held.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    /// Whether more may be held, where all connections hold `all` bytes. Some of it is always possible.
+    pub(super) fn has_room(&self, all: usize) -> bool {
+        self.held < V2_PIECE || (self.held < UPLOAD_HELD_MAX && all < UPLOADS_HELD_MAX)
     }
 
     /// Whether something is being written or waits for that.
@@ -63,129 +53,119 @@ impl Arrived {
 
 /// What came of all that waited.
 pub(in crate::server::v2) struct Kept {
-    hashers: Hashers,
     held: usize,
-    blocks: Vec<(RequestId, Did)>,
+    puts: BTreeSet<RequestId>,
+    damaged: Vec<(RequestId, u64)>,
+    failed: Vec<(RequestId, UploadError)>,
 }
 
-enum Did {
-    Recorded,
-    /// This block is not what it has to be.
-    Damaged(u64),
-    Failed(UploadError),
-}
-
-/// Hashes, writes, compares and records. Blocks.
-fn work(pieces: Vec<(RequestId, Piece)>, mut hashers: Hashers) -> Kept {
-    let (mut held, mut blocks) = (0, Vec::new());
-    let mut failed = BTreeSet::new();
-    for (ask, piece) in pieces {
-        held += piece.bytes.len();
-        let put = piece.put;
-        if failed.contains(&put) {
+/// Writes and records. Blocks.
+fn work(pieces: Vec<Piece>) -> Kept {
+    let mut kept = Kept { held: 0, puts: BTreeSet::new(), damaged: Vec::new(), failed: Vec::new() };
+    for Piece { put, pen, offset, bytes, ends, _counted } in pieces {
+        kept.held += bytes.len();
+        if kept.failed.iter().any(|&(failed, _)| failed == put) {
             continue;
         }
-        match keep(ask, piece, &mut hashers) {
-            Ok(None) => {}
-            Ok(Some(did)) => blocks.push((put, did)),
-            Err(error) => {
-                failed.insert(put);
-                blocks.push((put, Did::Failed(error)));
+        let written = pen.write(&bytes, offset).and_then(|()| match ends {
+            Some((block, Some(hash))) => pen.record(block, hash),
+            Some((block, None)) => {
+                kept.damaged.push((put, block));
+                Ok(())
             }
+            None => Ok(()),
+        });
+        match written {
+            Ok(()) => drop(kept.puts.insert(put)),
+            Err(error) => kept.failed.push((put, error)),
         }
     }
-    Kept { hashers, held, blocks }
-}
-
-fn keep(ask: RequestId, piece: Piece, hashers: &mut Hashers) -> Result<Option<Did>, UploadError> {
-    let Piece { pen, size, block, offset, bytes, expected, .. } = piece;
-    let (at, hasher) = hashers.entry(ask).or_insert_with(|| (block, BlockHasher::new(size, block)));
-    if *at != block {
-        (*at, *hasher) = (block, BlockHasher::new(size, block));
-    }
-    hasher.update(&bytes);
-    pen.write(&bytes, offset)?;
-    let Some(expected) = expected else { return Ok(None) };
-    let Some((_, hasher)) = hashers.remove(&ask) else { return Ok(None) };
-    let hash = *hasher.finish().as_bytes();
-    if hash != expected {
-        return Ok(Some(Did::Damaged(block)));
-    }
-    pen.record(block, hash)?;
-    Ok(Some(Did::Recorded))
+    kept
 }
 
 impl Connection<'_> {
     /// Takes bytes of a file that was asked for; `left` of their stretch are still to come.
     pub(super) fn take_asked(&mut self, stretch: &Stretch, bytes: Bytes, left: u64) {
-        let Some(&put) = self.puts.of.get(&stretch.ask) else { return };
-        let Some(upload) = self.puts.puts.get(&put) else { return };
-        let Some(hand) = &upload.hand else { return };
-        let expected = stretch.expected.filter(|_| left == 0);
-        // What was revoked or has expired is over, also in the middle of a file.
-        if expected.is_some()
-            && let Err(denied) = self.context.service.check(&self.caller, Verb::Put, &upload.put.name)
-        {
-            hand.blame(&denied.to_string());
-            self.leave_put(put);
-            return self.tell_failed(put, crate::error::Code::NotAllowed, &denied.to_string());
+        let &Stretch { ask, block, end, ends_block } = stretch;
+        let Some(&put) = self.puts.of.get(&ask) else { return };
+        let Some(upload) = self.puts.puts.get_mut(&put) else { return };
+        let Some(hand) = upload.hand.as_mut() else { return };
+        let hasher = self.puts.hashing.entry(ask);
+        let hasher = hasher.or_insert_with(|| BlockHasher::new(upload.put.file.size, block));
+        hasher.update(&bytes);
+        let mut ends = None;
+        if ends_block && left == 0 {
+            let hash = hasher.finish();
+            self.puts.hashing.remove(&ask);
+            let is_right = match self.puts.asks.check(ask, hash) {
+                Ok(()) => true,
+                // It is asked for again when nothing of it is written any more.
+                Err(ProofError::Block(_)) => false,
+                Err(_) => return self.fail_put(put, &UploadError::Damaged),
+            };
+            ends = Some((block, is_right.then_some(*hash.as_bytes())));
+            // What was revoked or has expired is over, also in the middle of a file.
+            if let Err(denied) = self.context.service.check(&self.caller, Verb::Put, &upload.put.name) {
+                hand.blame(&denied.to_string());
+                self.leave_put(put);
+                return self.tell_failed(put, Code::NotAllowed, &denied.to_string());
+            }
         }
-        let piece = Piece {
-            put,
-            pen: hand.pen().clone(),
-            size: upload.put.file.size,
-            block: stretch.block,
-            offset: stretch.end - left - bytes.len() as u64,
-            bytes,
-            expected,
-        };
-        self.puts.arrived.held += piece.bytes.len();
-        self.puts.arrived.waiting.push((stretch.ask, piece));
+        let (pen, offset) = (hand.pen().clone(), end - left - bytes.len() as u64);
+        let _counted = self.context.service.waits(bytes.len());
+        let arrived = &mut self.puts.arrived;
+        arrived.held += bytes.len();
+        arrived.is_due |= ends.is_some();
+        arrived.waiting.push(Piece { put, pen, offset, bytes, ends, _counted });
         self.keep();
     }
 
-    /// Gives a thread what waits, unless one is at work for this connection.
+    /// Whether more may be held of what arrives.
+    pub(super) fn has_room_for_arrivals(&self) -> bool {
+        self.puts.arrived.has_room(self.context.service.waiting())
+    }
+
+    /// Gives a thread what waits, if it is worth it, unless one is at work for this connection.
     fn keep(&mut self) {
+        let has_room = self.has_room_for_arrivals();
         let arrived = &mut self.puts.arrived;
-        if arrived.is_working || arrived.waiting.is_empty() {
+        if arrived.is_working || arrived.waiting.is_empty() || (has_room && !arrived.is_due) {
             return;
         }
-        arrived.is_working = true;
-        let (pieces, hashers) = (std::mem::take(&mut arrived.waiting), std::mem::take(&mut arrived.hashers));
+        (arrived.is_working, arrived.is_due) = (true, false);
+        let pieces = std::mem::take(&mut arrived.waiting);
         let service = self.context.service.clone();
-        self.running.spawn(async move {
-            let _turn = service.writing_turn().await;
-            Done::Kept(tokio::task::spawn_blocking(move || work(pieces, hashers)).await.ok())
-        });
+        match service.writing_turn_now() {
+            Some(turn) => drop(self.running.spawn_blocking(move || {
+                let _turn = turn;
+                Done::Kept(Some(work(pieces)))
+            })),
+            None => drop(self.running.spawn(async move {
+                let _turn = service.writing_turn().await;
+                Done::Kept(tokio::task::spawn_blocking(move || work(pieces)).await.ok())
+            })),
+        }
     }
 
     /// Takes what came of it.
     pub(in crate::server::v2) fn kept(&mut self, kept: Option<Kept>) {
         self.puts.arrived.is_working = false;
-        let Some(Kept { hashers, held, blocks }) = kept else { return };
-        let arrived = &mut self.puts.arrived;
-        arrived.held -= held;
-        arrived.hashers = hashers;
-        // The end of a request may be heard before the end of its last block is worked on.
-        let waits = |ask| arrived.waiting.iter().any(|&(of, _)| of == ask);
-        arrived.hashers.retain(|&ask, _| self.puts.of.contains_key(&ask) || waits(ask));
-        let mut stirred = BTreeSet::new();
-        for (put, did) in blocks {
-            match did {
-                Did::Recorded => {}
-                Did::Damaged(block) => {
-                    let hand = self.puts.puts.get_mut(&put).and_then(|upload| upload.hand.as_mut());
-                    if hand.is_some_and(|hand| !hand.repeat(block)) {
-                        self.fail_put(put, &UploadError::Damaged);
-                    }
-                }
+        let Some(Kept { held, puts, damaged, failed }) = kept else { return };
+        self.puts.arrived.held -= held;
+        for (put, error) in failed {
+            match error {
                 // That is told when it is looked what to do next.
-                Did::Failed(UploadError::Superseded) => {}
-                Did::Failed(error) => self.fail_put(put, &error),
+                UploadError::Superseded => self.go_on(put),
+                error => self.fail_put(put, &error),
             }
-            stirred.insert(put);
         }
-        for put in stirred {
+        for (put, block) in damaged {
+            let hand = self.puts.puts.get_mut(&put).and_then(|upload| upload.hand.as_mut());
+            if hand.is_some_and(|hand| !hand.repeat(block)) {
+                self.fail_put(put, &UploadError::Damaged);
+            }
+        }
+        for put in puts {
             self.go_on(put);
         }
         self.keep();
