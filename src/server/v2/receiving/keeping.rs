@@ -45,9 +45,9 @@ impl Arrived {
         self.held < V2_PIECE || (self.held < UPLOAD_HELD_MAX && all < UPLOADS_HELD_MAX)
     }
 
-    /// Whether something is being written or waits for that.
+    /// Whether something is being written, or waits for that and ends a block: the rest is worth nothing by itself.
     pub(super) fn is_at_work(&self) -> bool {
-        self.is_working || !self.waiting.is_empty()
+        self.is_working || self.is_due
     }
 }
 
