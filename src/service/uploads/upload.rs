@@ -4,8 +4,7 @@
 //! there, and nothing that it brings is written any more. The lock of the fence is taken before that of the state.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -14,15 +13,19 @@ use tokio::sync::{OwnedSemaphorePermit, watch};
 use super::{Claim, Offer, Reservation, UploadError};
 use crate::error::Code;
 use crate::exchange::Queue;
-use crate::fileops;
-use crate::limits::{SYNC_BYTES, SYNC_INTERVAL, UPLOAD_ROUNDS_MAX};
+use crate::limits::{SYNC_BYTES, SYNC_INTERVAL};
 use crate::names::FileName;
 use crate::service::access::Permit;
 use crate::service::accounts::Account;
 use crate::service::{Service, lock};
-use crate::staged::{Part, Replace, Source};
+use crate::staged::{Part, Source};
 use crate::token::KeyId;
-use crate::tree::{BlockSet, HASH_LEN, Root, Tree, Value, block_count, block_span};
+use crate::tree::{BlockSet, HASH_LEN, Root, block_count, block_span};
+
+mod hand;
+mod settle;
+
+pub(crate) use hand::{Hand, Next};
 
 /// What came of an upload, for every connection of it.
 #[derive(Clone, Debug)]
@@ -31,23 +34,6 @@ pub(crate) enum Outcome {
     Stored(Root),
     /// It is not: what the peer is told.
     Failed(Code, String),
-}
-
-/// What a connection is to do next for an upload.
-#[derive(Debug)]
-pub(crate) enum Next {
-    /// Ask for these blocks.
-    Run(Range<u64>),
-    /// Ask for the root.
-    Root,
-    /// Ask for the values of all blocks.
-    Values,
-    /// Everything is here: call [`Pen::settle`].
-    Settle,
-    /// Nothing, until something stirs.
-    Wait,
-    /// It has ended.
-    Over(Outcome),
 }
 
 /// A file that is coming in.
@@ -108,11 +94,6 @@ enum Need {
     Nothing,
     Root,
     Values,
-}
-
-/// What a connection holds of an upload.
-pub(crate) struct Hand {
-    pen: Pen,
 }
 
 /// The right to write, as long as no later attempt has taken over.
@@ -353,63 +334,6 @@ impl Pen {
         Ok(())
     }
 
-    /// All blocks are recorded: proves them, commits the file, and ends the upload; or says what is missing for
-    /// that. Blocks.
-    pub(crate) fn settle(&self) {
-        if let Err(error) = self.try_settle() {
-            // Whoever has taken over meanwhile hears it as well: the part may be gone.
-            let cause = error.to_string();
-            self.grip.upload.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
-        }
-        lock(&self.grip.upload.state).is_settling = false;
-        self.grip.upload.stirred.send_replace(());
-    }
-
-    fn try_settle(&self) -> Result<(), UploadError> {
-        let upload = &self.grip.upload;
-        let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fence = upload.fence_mut();
-        let Some(held) = &fence.part else { return Ok(()) };
-        let mut state = lock(&upload.state);
-        if state.left != Some(0) || state.need != Need::Nothing {
-            return Ok(());
-        }
-        let empty = (upload.size == 0).then(|| Root::of(b""));
-        let Some(root) = state.offer.root.or(empty) else {
-            state.need = Need::Root;
-            return Ok(());
-        };
-        if empty.is_some_and(|empty| empty != root) {
-            return Err(UploadError::Damaged);
-        }
-        if empty.is_none() && root_of(&held.part, upload.size) != Some(root) {
-            state.rounds += 1;
-            if state.rounds > UPLOAD_ROUNDS_MAX {
-                return Err(UploadError::Damaged);
-            }
-            state.need = Need::Values;
-            return Ok(());
-        }
-        let offer = state.offer.clone();
-        drop(state);
-        let Some(Held { part, permit, reservation, _claim: claim, _gate: gate, _place: place, .. }) =
-            fence.part.take()
-        else {
-            return Ok(());
-        };
-        drop(fence);
-        let part =
-            Arc::into_inner(part).ok_or_else(|| UploadError::Catalog("the part is in use".to_owned()))?;
-        let attributes = set_attributes(&part, &offer);
-        attributes.map_err(|error| UploadError::Place(crate::storage::ChangeError::Io(error)))?;
-        part.commit(if offer.replace { Replace::Always } else { Replace::Never })?;
-        upload.service.note_stored(&permit, upload.size, reservation)?;
-        upload.service.inner.uploads.remember(&upload.name, upload.key, &offer, root);
-        drop((claim, gate, place));
-        upload.conclude(Outcome::Stored(root), None);
-        Ok(())
-    }
-
     /// The upload has failed, for all who bring it: what they are told, and the log. Blocks.
     pub(crate) fn fail(&self, code: Code, text: &str, cause: &str) {
         if !self.is_stale() {
@@ -419,194 +343,5 @@ impl Pen {
 
     fn is_stale(&self) -> bool {
         lock(&self.grip.upload.state).generation != self.grip.generation
-    }
-
-    /// The values of all blocks, as the client tells them: those that are here and equal stay. Blocks.
-    pub(crate) fn compare(&self, root: Root, values: &[(u64, [u8; HASH_LEN])]) {
-        if let Err(error) = self.try_compare(root, values) {
-            self.fail(error.code(), &error.text(), &error.to_string());
-        }
-        self.grip.upload.stirred.send_replace(());
-    }
-
-    fn try_compare(&self, root: Root, values: &[(u64, [u8; HASH_LEN])]) -> Result<(), UploadError> {
-        let upload = &self.grip.upload;
-        let _alone = upload.syncing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fence = upload.fence_mut();
-        if fence.generation != self.grip.generation {
-            return Ok(());
-        }
-        let Some(held) = &mut fence.part else { return Ok(()) };
-        let kept = held.part.kept().map(|kept| kept.blocks).unwrap_or_default();
-        let mut keep = BlockSet::default();
-        for (index, hash) in values {
-            if kept.get(index) == Some(hash) {
-                // They are ascending.
-                let _ = keep.push(*index..*index + 1);
-            }
-        }
-        held.source.root = Some(root);
-        begin(held, &keep)?;
-        let mut state = lock(&upload.state);
-        if state.offer.root.is_some_and(|known| known != root) {
-            return Err(UploadError::SourceChanged);
-        }
-        state.offer.root = Some(root);
-        state.need = Need::Nothing;
-        state.is_claimed = false;
-        state.resume(&held.part, upload.size);
-        Ok(())
-    }
-}
-
-/// The root that the recorded blocks make, if they are all there.
-fn root_of(part: &Part, size: u64) -> Option<Root> {
-    let blocks = part.kept()?.blocks;
-    if blocks.len() as u64 != block_count(size) {
-        return None;
-    }
-    let mut hashes = blocks.into_values();
-    match block_count(size) {
-        1 => hashes.next().map(Root::from_bytes),
-        _ => Tree::over(hashes.map(Value::from_bytes).collect()).map(|tree| tree.root()),
-    }
-}
-
-/// Gives a staged file the time and the mode that it has on the client. Nobody gets a right that the server's umask
-/// keeps from them.
-fn set_attributes(part: &Part, offer: &Offer) -> std::io::Result<()> {
-    use std::os::unix::fs::MetadataExt;
-    /// Whoever may read may execute, if the client says so.
-    const READ: u32 = 0o444;
-    let given = part.file().metadata()?.mode() & 0o666;
-    fileops::set_mode(part.file(), offer.mode & (given | ((given & READ) >> 2)))?;
-    fileops::set_modified(part.file(), offer.modified)
-}
-
-impl Hand {
-    pub(super) fn new(upload: &Arc<Upload>, generation: u64) -> Self {
-        lock(&upload.state).hands += 1;
-        let (flying, has_claim) = (Mutex::default(), AtomicBool::new(false));
-        let grip = Grip { upload: Arc::clone(upload), generation, flying, has_claim };
-        Self { pen: Pen { grip: Arc::new(grip) } }
-    }
-
-    /// The right to write.
-    pub(crate) fn pen(&self) -> &Pen {
-        &self.pen
-    }
-
-    /// Hears when there may be something new for [`Self::next`].
-    pub(crate) fn stirs(&self) -> watch::Receiver<()> {
-        self.pen.grip.upload.stirred.subscribe()
-    }
-
-    /// How it has ended, for this connection.
-    pub(crate) fn over(&self) -> Option<Outcome> {
-        let state = lock(&self.pen.grip.upload.state);
-        let is_stale = state.generation != self.pen.grip.generation;
-        let superseded = || {
-            let error = UploadError::Superseded;
-            is_stale.then(|| Outcome::Failed(error.code(), error.text()))
-        };
-        state.outcome.clone().or_else(superseded)
-    }
-
-    /// What to do next.
-    pub(crate) fn next(&mut self) -> Next {
-        if let Some(outcome) = self.over() {
-            return Next::Over(outcome);
-        }
-        let mut state = lock(&self.pen.grip.upload.state);
-        if state.generation != self.pen.grip.generation {
-            // That happened just now, and stirs.
-            return Next::Wait;
-        }
-        if state.need != Need::Nothing {
-            if std::mem::replace(&mut state.is_claimed, true) {
-                return Next::Wait;
-            }
-            self.pen.grip.has_claim.store(true, Ordering::Relaxed);
-            return if state.need == Need::Root { Next::Root } else { Next::Values };
-        }
-        if state.left == Some(0) {
-            return if std::mem::replace(&mut state.is_settling, true) { Next::Wait } else { Next::Settle };
-        }
-        let hands = state.hands;
-        match state.queue.take(hands) {
-            Some(run) => {
-                lock(&self.pen.grip.flying).extend(run.clone());
-                Next::Run(run)
-            }
-            None => Next::Wait,
-        }
-    }
-
-    /// Bytes of the file that are here already.
-    pub(crate) fn have(&self) -> u64 {
-        let upload = &self.pen.grip.upload;
-        let left = lock(&upload.state).left.unwrap_or(0);
-        upload.size.saturating_sub(left.saturating_mul(crate::tree::BLOCK_LEN))
-    }
-
-    /// A block arrived damaged; `false` if that was once too often.
-    pub(crate) fn repeat(&mut self, block: u64) -> bool {
-        lock(&self.pen.grip.flying).remove(&block);
-        let may_again = lock(&self.pen.grip.upload.state).queue.repeat(block);
-        self.pen.grip.upload.stirred.send_replace(());
-        may_again
-    }
-
-    /// The client says what the root is.
-    ///
-    /// # Errors
-    /// [`UploadError::SourceChanged`] if it said another one before.
-    pub(crate) fn learn(&mut self, root: Root) -> Result<(), UploadError> {
-        let mut state = lock(&self.pen.grip.upload.state);
-        if *state.offer.root.get_or_insert(root) != root {
-            return Err(UploadError::SourceChanged);
-        }
-        if state.need == Need::Root {
-            state.need = Need::Nothing;
-            state.is_claimed = false;
-        }
-        drop(state);
-        self.pen.grip.has_claim.store(false, Ordering::Relaxed);
-        self.pen.grip.upload.stirred.send_replace(());
-        Ok(())
-    }
-
-    /// Says why this connection brings no more: told if nobody else brings it.
-    pub(crate) fn blame(&self, cause: &str) {
-        let state = lock(&self.pen.grip.upload.state);
-        if state.generation == self.pen.grip.generation
-            && state.hands == 1
-            && let Some(account) = &state.account
-        {
-            account.cut(cause);
-        }
-    }
-}
-
-impl Drop for Grip {
-    fn drop(&mut self) {
-        let mut state = lock(&self.upload.state);
-        if state.generation != self.generation {
-            return;
-        }
-        state.hands = state.hands.saturating_sub(1);
-        if *self.has_claim.get_mut() {
-            state.is_claimed = false;
-        }
-        let mut runs = BlockSet::default();
-        for &block in &*lock(&self.flying) {
-            // They are ascending.
-            let _ = runs.push(block..block + 1);
-        }
-        for run in runs.runs().iter().rev() {
-            state.queue.give_back(run.clone());
-        }
-        drop(state);
-        self.upload.stirred.send_replace(());
     }
 }
