@@ -312,6 +312,8 @@ pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 pub const FILES_FROM_MAX: u64 = 256 << 20;
 /// Files of a folder that wait to be fetched; a listing that is faster waits too.
 pub const FOLDER_QUEUE: usize = 16_384;
+/// Files of a server's folder that are remembered, so that they are not sent again: some 40 bytes each.
+pub const PUT_KNOWN_MAX: usize = 1 << 20;
 /// Batches of listed entries that wait to be compared with what lies here.
 pub const FOLDER_BATCHES: usize = 16;
 /// Results of single files that wait to be told.

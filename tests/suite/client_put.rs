@@ -343,8 +343,33 @@ fn a_folder_is_stored_as_it_is_and_once_more_changes_nothing() {
     assert_eq!((put.files, put.failed, put.unchanged), (301, 0, 0), "{:?}", watch.told);
     expect_same(&from, &site);
     assert!(site.root("top/empty/er").is_dir());
-    let put = folder(server.address, &from, &settings, &watch).unwrap();
+    let between = Proxy::faulty(server.address, |_| Plan::none()).unwrap();
+    let put = folder(between.address, &from, &settings, &watch).unwrap();
     assert_eq!((put.files, put.failed, put.unchanged), (0, 0, 301), "{:?}", watch.told);
+    let sent: u64 = between.connections().iter().map(|traffic| traffic.up).sum();
+    assert!(sent < 64 << 10, "what is there is not sent again: {sent} bytes of {}", put.bytes);
+    // One that has changed is, and nothing else.
+    other.file("d/3/f3", &noise(9, 70_000));
+    let put = folder(server.address, &from, &settings, &watch).unwrap();
+    assert_eq!((put.files, put.failed, put.unchanged), (1, 0, 300), "{:?}", watch.told);
+    expect_same(&from, &site);
+}
+
+#[test]
+fn who_may_only_write_cannot_see_what_is_there_and_the_server_says_what_is_unchanged() {
+    let (site, other) = (Site::new(), Site::new());
+    let security = holder(&holders::add(&site, "dropper", &["--allow", "write"]));
+    for number in 0..20_u64 {
+        other.file(format!("d/f{number}"), &noise(number, 3000));
+    }
+    let server = site.serve(&["--require-key"]);
+    let settings = Settings { overwrite: Overwrite::Different, ..settings(&security, 2, 3) };
+    let (from, watch) = (other.root("d"), Watch::new());
+    for (files, unchanged) in [(20, 0), (0, 20)] {
+        let put = folder(server.address, &from, &settings, &watch).unwrap();
+        assert_eq!((put.files, put.failed, put.unchanged), (files, 0, unchanged), "{:?}", watch.told);
+    }
+    expect_same(&from, &site);
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! A whole local folder, stored on the server in one go, one bad file not stopping the rest.
 //!
-//! 1. The folder is walked ([`walk`]) while files are put already; whoever is faster waits at a bounded queue.
-//! 2. Small files and folders are offered many at a time ([`crate::client::v2::whole`]), large files one by one, each
+//! 1. The server is asked what it has ([`known`]), where that need not be put again.
+//! 2. The folder is walked ([`walk`]) while files are put already; whoever is faster waits at a bounded queue.
+//! 3. Small files and folders are offered many at a time ([`crate::client::v2::whole`]), large files one by one, each
 //!    as a file of its own is put ([`large`]). What the server has already it keeps, and says so.
-//! 3. A connection that breaks is made anew, and what was not answered is offered again.
+//! 4. A connection that breaks is made anew, and what was not answered is offered again.
 //!
 //! Whoever calls hears of every file; a file that fails is told and counted, and the others go on.
 
@@ -17,6 +18,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::known::Known;
 use super::check_name;
 use crate::client::attempt::blocking;
 use crate::client::folder::queue::Queue;
@@ -24,10 +26,13 @@ use crate::client::folder::sums::{Sums, Told};
 use crate::client::folder::{Counts, Quiet, why};
 use crate::client::pace::Pace;
 use crate::client::v2::{self, upload};
-use crate::client::{Event, FetchError, Observer, Selection, Server, Settings, Tried, secure, with_retries};
+use crate::client::{
+    Event, FetchError, Observer, Overwrite, Selection, Server, Settings, Tried, secure, with_retries,
+};
 use crate::limits::{FOLDER_LINKS, PROGRESS_INTERVAL};
 use crate::text;
 
+mod known;
 mod large;
 mod shared;
 mod walk;
@@ -83,6 +88,10 @@ pub async fn put_folder(
         Tried { result: meeting.unwrap_or(Err(FetchError::Interrupted)), has_brought_something: false }
     });
     met.await?;
+    let known = match settings.overwrite {
+        Overwrite::Different => known::look(server, name, selection, settings, stopping).await?,
+        Overwrite::Never | Overwrite::Always => Known::default(),
+    };
     let shared = Arc::new(PutShared {
         server: server.clone(),
         settings: Settings { checksum: None, ..settings.clone() },
@@ -90,6 +99,7 @@ pub async fn put_folder(
         local: local.to_owned(),
         remote: name.to_vec(),
         selection: selection.clone(),
+        known,
         queue: Queue::new(),
         links: FOLDER_LINKS.min(usize::try_from(settings.links).unwrap_or(FOLDER_LINKS)).max(1),
         counts: Counts::default(),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use super::known::Known;
 use super::local_path;
 use crate::client::folder::queue::{Lane, Queue, Weighed};
 use crate::client::folder::sums::{Outcome, Told};
@@ -27,6 +28,8 @@ pub(in crate::client) struct PutShared {
     /// What it is called on the server; empty for its root.
     pub(super) remote: Vec<u8>,
     pub(super) selection: Selection,
+    /// What the server has already.
+    pub(super) known: Known,
     pub(in crate::client) queue: Queue<Item>,
     /// How many take small files from the queue.
     pub(in crate::client) links: usize,
@@ -94,6 +97,17 @@ impl PutShared {
     pub(super) fn end(&self) {
         self.stop.cancel();
         self.queue.stop();
+    }
+
+    /// The server has a file that was found already; whether that is so.
+    pub(super) fn is_known(&self, name: &FileName, size: u64, modified: (i64, u32)) -> bool {
+        let is_known = self.known.has(name.as_bytes(), size, modified);
+        if is_known {
+            self.counts.moved(0, size);
+            self.counts.settled();
+            self.told.leave(Outcome::Kept { name: name.clone(), size });
+        }
+        is_known
     }
 
     /// The server has a small file; it is settled.

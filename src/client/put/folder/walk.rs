@@ -99,18 +99,23 @@ fn look(shared: &PutShared, levels: &[Level], name: Vec<u8>) -> Result<Option<Le
     } else if found.is_dir() && *recursive {
         return enter(shared, name, &path, &found, levels.len());
     } else if found.is_file() {
-        add_file(shared, name, found.len(), levels.len())?;
+        add_file(shared, name, &found, levels.len())?;
     } else if !found.is_dir() {
         shared.told.leave(Outcome::Special { name });
     }
     Ok(None)
 }
 
-fn add_file(shared: &PutShared, name: Vec<u8>, size: u64, depth: usize) -> Result<(), FetchError> {
+fn add_file(shared: &PutShared, name: Vec<u8>, found: &Metadata, depth: usize) -> Result<(), FetchError> {
+    let size = found.len();
     shared.counts.found(size);
-    if let Err(error) = check(shared, &name, depth) {
-        shared.counts.settled();
-        return tell(shared, name, error);
+    match check(shared, &name, depth) {
+        Ok(name) if shared.is_known(&name, size, modified(found)) => return Ok(()),
+        Ok(_) => {}
+        Err(error) => {
+            shared.counts.settled();
+            return tell(shared, name, error);
+        }
     }
     let lane = if size > PUT_WHOLE_MAX { Lane::Large } else { Lane::Small };
     add(shared, lane, item(shared, name, What::File(size)))
@@ -138,13 +143,13 @@ fn enter(
     Ok(Some(Level { entries, prefix, id: id(found) }))
 }
 
-/// Whether a server may have something of this name.
-fn check(shared: &PutShared, name: &[u8], depth: usize) -> Result<(), FetchError> {
+/// Its name, if a server may have something of it.
+fn check(shared: &PutShared, name: &[u8], depth: usize) -> Result<FileName, FetchError> {
     let unfit = |source| FetchError::Name { name: text::shown(name).to_string(), source };
     if depth > DEPTH_MAX {
         return Err(unfit(NameError::TooDeep));
     }
-    FileName::parse(name).and_then(|_| FileName::parse(&remote(shared, name))).map(drop).map_err(unfit)
+    FileName::parse(&remote(shared, name)).and_then(|_| FileName::parse(name)).map_err(unfit)
 }
 
 fn item(shared: &PutShared, name: Vec<u8>, what: What) -> Item {
@@ -162,8 +167,11 @@ fn remote(shared: &PutShared, name: &[u8]) -> Bytes {
 }
 
 fn folder(found: &Metadata) -> What {
-    let nanoseconds = u32::try_from(found.mtime_nsec()).unwrap_or(0);
-    What::Folder { mode: found.mode() & MODE | WHILE_PUTTING, modified: (found.mtime(), nanoseconds) }
+    What::Folder { mode: found.mode() & MODE | WHILE_PUTTING, modified: modified(found) }
+}
+
+fn modified(found: &Metadata) -> (i64, u32) {
+    (found.mtime(), u32::try_from(found.mtime_nsec()).unwrap_or(0))
 }
 
 fn id(found: &Metadata) -> (u64, u64) {
