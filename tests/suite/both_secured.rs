@@ -22,14 +22,14 @@ const MIB: usize = 1 << 20;
 const KNOWN: [&str; 4] = ["--known-hosts", "known", "--key-file", "key"];
 
 /// The pin that a server tells in its log.
-fn pin(server: &Server) -> Pin {
+pub(crate) fn pin(server: &Server) -> Pin {
     let log = server.wait_log("pin=sha256:");
     let (_, rest) = log.split_once("pin=").unwrap();
     rest.split_whitespace().next().unwrap().parse().unwrap()
 }
 
 /// An address with a pin, as a user writes it.
-fn pinned(address: SocketAddr, pin: Pin) -> String {
+pub(crate) fn pinned(address: SocketAddr, pin: Pin) -> String {
     format!("oneport://{address}#{}", pin.letters())
 }
 

@@ -200,6 +200,11 @@ impl Running {
         String::from_utf8_lossy(&fs::read(&self.stderr).unwrap_or_default()).into_owned()
     }
 
+    /// All it has said on standard output so far.
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.stdout).unwrap_or_default()).into_owned()
+    }
+
     /// Waits until standard error holds `text`.
     pub(crate) fn await_stderr(&self, text: &str) {
         await_for(&format!("'{text}' on standard error"), || self.stderr().contains(text).then_some(()));

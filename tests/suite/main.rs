@@ -4,7 +4,7 @@
 //! `harness` runs clients, `scripted` is a server that says whatever a test wants, `original` one that
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
-//! `putting` puts files by hand.
+//! `putting` puts files by hand; `storing` has the client do it, and looks at what is on the disk.
 //! `tls_raw` speaks TLS by hand, around whatever is spoken inside.
 //! `tls_peer` is the TLS end of a server, with whatever key a test likes, before any server in clear.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
@@ -40,6 +40,7 @@ mod folders_hostile;
 mod harness;
 mod holders;
 mod layers;
+mod list_races;
 mod listing;
 mod machine;
 mod original;
@@ -47,6 +48,10 @@ mod peers;
 mod proxy;
 mod proxy_faults;
 mod proxy_link;
+mod put_cuts;
+mod put_full;
+mod put_kills;
+mod put_server_kills;
 mod putting;
 mod rates;
 mod raw;
@@ -80,6 +85,7 @@ mod server_v2_reader;
 mod server_wholes;
 mod server_writers;
 mod serving;
+mod storing;
 mod tls_client;
 mod tls_keys;
 mod tls_peer;

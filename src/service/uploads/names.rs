@@ -146,8 +146,10 @@ impl Service {
         let (service, permit) = (self.clone(), permit.clone());
         // Not a matter of this connection alone: others may have joined when it ends.
         tokio::spawn(async move {
-            if let Err(error) = service.open_upload(&new, permit, offer, gate).await {
+            if let Err(error) = service.open_upload(&new, permit.clone(), offer, gate).await {
                 let cause = error.to_string();
+                // It has no account yet that could tell.
+                service.not_stored(&permit, &cause);
                 new.end(Outcome::Failed(error.code(), error.text()), Some(&cause));
             }
         });
