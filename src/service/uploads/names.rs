@@ -106,7 +106,7 @@ impl Service {
             names.get(name).and_then(|entry| entry.upload.upgrade())
         };
         if let Some(upload) = running {
-            return upload.join(key, offer).map(Begun::Goes);
+            return upload.join(permit, offer).map(Begun::Goes);
         }
         let held = match self.inner.storage.open(name) {
             Ok(file) => Some((file.size(), file.modified())),
@@ -137,7 +137,7 @@ impl Service {
         if let Some(running) = entry.upload.upgrade() {
             drop(names);
             // It came in between.
-            return running.join(key, offer).map(Begun::Goes);
+            return running.join(permit, offer).map(Begun::Goes);
         }
         entry.upload = Arc::downgrade(&new);
         let gate = Arc::clone(&entry.gate);

@@ -142,7 +142,8 @@ impl Upload {
     }
 
     /// A further connection, or another attempt, which takes over. Blocks while a write is under way.
-    pub(super) fn join(self: &Arc<Self>, key: Option<KeyId>, offer: Offer) -> Result<Hand, UploadError> {
+    pub(super) fn join(self: &Arc<Self>, permit: &Permit, offer: Offer) -> Result<Hand, UploadError> {
+        let key = permit.caller().key_id();
         let mut fence = self.fence_mut();
         let mut state = lock(&self.state);
         let is_same = state.offer.transfer == offer.transfer;
@@ -160,11 +161,15 @@ impl Upload {
             state.is_claimed = false;
             let root = offer.root.or(state.offer.root);
             state.offer = Offer { root, ..offer };
-            if let Some(held) = &fence.part {
-                state.resume(&held.part, self.size);
-            }
             if let Some(account) = state.account.take() {
                 account.cut(&UploadError::Superseded.to_string());
+            }
+            if let Some(held) = &fence.part {
+                state.resume(&held.part, self.size);
+                // Whoever takes over is told of like whoever begins. While it is being opened, that is still to come.
+                let has = if state.need == Need::Values { None } else { held.part.kept() };
+                let have = has.map_or(0, |kept| kept.has().bytes(self.size));
+                state.account = Some(self.service.receiving(permit, self.size, have));
             }
         }
         drop(state);
