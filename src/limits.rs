@@ -444,6 +444,10 @@ pub const GROUP_FOLDERS_MAX: usize = 128;
 pub const GROUP_FOLDER_FLUSHES_MAX: usize = 8;
 /// How long whoever stages files waits at most before it looks again whether a flush has ended.
 pub const GROUP_PROBE: Duration = Duration::from_secs(1);
+/// How long a small file that is being stored already, for a connection that is gone, is waited for.
+pub const WHOLE_AGAIN_WAIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether it is stored.
+pub const WHOLE_AGAIN_PROBE: Duration = Duration::from_millis(20);
 /// Bytes that a disk must have left behind an upload: catalog, log and journals need room too.
 pub const UPLOAD_SPACE_MARGIN: u64 = 16 << 20;
 /// Files of a key that are looked for on the disk before an upload is refused for its quota.

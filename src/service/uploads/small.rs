@@ -110,12 +110,14 @@ impl Service {
         room: Room,
     ) -> Result<Stored, UploadError> {
         let file = proven(file).await?;
+        // Before it is reserved: whoever stores the same has reserved it, too.
+        let same = (permit.caller().key_id(), file.root);
+        let claim = self.inner.busy.claim_whole(permit.name(), same).await.ok_or(UploadError::Busy)?;
         let reservation = match self.admit(permit, file.bytes.len() as u64).await {
             // What is there already needs no room.
             Err(refusal @ UploadError::Quota { .. }) if file.unless_same => Err(refusal),
             admitted => Ok(admitted?),
         };
-        let claim = self.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
         let (reply, told) = oneshot::channel();
         let permit = permit.clone();
         self.inner.add(Wanted { permit, file, reservation, asker: Asker { reply, claim }, room });
