@@ -128,6 +128,20 @@ async fn a_name_has_one_writer_at_a_time_and_is_free_when_that_was_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_being_stored_already_is_waited_for_and_another_one_is_not() {
+    let site = Site::new(&[None, None], None);
+    let permit = site.permit("a");
+    let same = (permit.caller().key_id(), file("x").root);
+    let claim = site.service.inner.busy.claim_whole(permit.name(), same).await.unwrap();
+    assert!(matches!(site.store("a", file("other")).await, Err(UploadError::Busy)));
+    assert!(matches!(site.store_as(1, "a", file("x")).await, Err(UploadError::Busy)), "another key's");
+    let mut again = Box::pin(site.store("a", file("x")));
+    assert!(futures_ready(&mut again).is_none());
+    drop(claim);
+    assert_eq!(again.await.unwrap(), Stored::New(file("x").root));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_finds_no_room_waits_until_files_were_staged() {
     let site = Site::new(&[None], None);
     let most = u64::from(WHOLE_WAITING_BYTES);
