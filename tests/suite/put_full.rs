@@ -47,9 +47,8 @@ fn fill_up(path: PathBuf) {
     let mut file = fs::File::create(path).unwrap();
     let mut size = MIB;
     while size > 0 {
-        match file.write(&vec![1; size]) {
-            Ok(_) => {}
-            Err(_) => size /= 2,
+        if file.write_all(&vec![1; size]).is_err() {
+            size /= 2;
         }
     }
 }
