@@ -52,8 +52,12 @@ async fn next(hand: &mut Hand) -> Next {
 }
 
 async fn begin(service: &Service, attempt: u32, root: Option<Root>) -> Result<Hand, UploadError> {
+    begin_with(service, offer(attempt, root)).await
+}
+
+async fn begin_with(service: &Service, offer: Offer) -> Result<Hand, UploadError> {
     let service = service.clone();
-    let offering = tokio::task::spawn_blocking(move || service.offer(&permit(), offer(attempt, root)));
+    let offering = tokio::task::spawn_blocking(move || service.offer(&permit(), offer));
     match offering.await.unwrap()? {
         Begun::Goes(hand) => Ok(hand),
         _ => panic!("it is there already"),
@@ -163,6 +167,21 @@ async fn blocks_that_do_not_make_the_root_are_compared_and_then_the_upload_fails
     let outcome = finish(&mut hand, 8).await;
     assert!(matches!(outcome, Outcome::Failed(Code::Checksum, _)), "{outcome:?}");
     assert!(!site.path().join("f").exists());
+}
+
+#[tokio::test]
+async fn a_client_is_told_how_much_is_there_to_the_byte_where_the_last_block_is_short() {
+    let site = tempfile::tempdir().unwrap();
+    let service = service(site.path());
+    let size = SIZE - 1000;
+    let mut hand = begin_with(&service, Offer { size, ..offer(1, None) }).await.unwrap();
+    assert_eq!(hand.have(), 0);
+    let Next::Run(run) = next(&mut hand).await else { panic!("there is a run") };
+    bring(&hand, run.start..run.start + 1, 7).await.unwrap();
+    assert_eq!(hand.have(), BLOCK as u64);
+    drop(hand);
+    let hand = begin_with(&service, Offer { size, ..offer(2, None) }).await.unwrap();
+    assert_eq!(hand.have(), BLOCK as u64, "of an earlier attempt");
 }
 
 #[tokio::test]

@@ -73,6 +73,8 @@ struct State {
     queue: Queue,
     /// Blocks that are not recorded; none before the part is open.
     left: Option<u64>,
+    /// Bytes of the blocks that are recorded.
+    have: u64,
     /// How many connections bring it.
     hands: u64,
     need: Need,
@@ -119,6 +121,7 @@ impl Upload {
             offer,
             queue: Queue::default(),
             left: None,
+            have: 0,
             hands: 0,
             need: Need::Nothing,
             is_claimed: false,
@@ -278,6 +281,7 @@ impl State {
         let missing = if size == 0 { Vec::new() } else { has.missing(size) };
         self.queue = Queue::new(missing);
         self.left = Some(self.queue.left());
+        self.have = has.bytes(size);
     }
 }
 
@@ -313,10 +317,11 @@ impl Pen {
         let held = fence.part.as_ref().filter(|_| fence.generation == self.grip.generation);
         let part = &held.ok_or(UploadError::Superseded)?.part;
         part.record(block, hash)?;
-        lock(&self.grip.flying).remove(&block);
+        let is_new = lock(&self.grip.flying).remove(&block);
         let mut state = lock(&self.grip.upload.state);
         let span = block_span(self.grip.upload.size, block);
         let len = span.end - span.start;
+        state.have += if is_new { len } else { 0 };
         state.left = Some(block_count(self.grip.upload.size).saturating_sub(part.recorded()));
         state.unsynced += len;
         let is_due = state.unsynced >= SYNC_BYTES || state.synced_at.elapsed() >= SYNC_INTERVAL;

@@ -95,9 +95,7 @@ impl Hand {
 
     /// Bytes of the file that are here already.
     pub(crate) fn have(&self) -> u64 {
-        let upload = &self.pen.grip.upload;
-        let left = lock(&upload.state).left.unwrap_or(0);
-        upload.size.saturating_sub(left.saturating_mul(crate::tree::BLOCK_LEN))
+        lock(&self.pen.grip.upload.state).have
     }
 
     /// A block arrived damaged; `false` if that was once too often.
