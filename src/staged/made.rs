@@ -130,7 +130,7 @@ pub(crate) struct NewFolders(Mutex<HashMap<FolderId, Weak<Made>>>);
 
 impl NewFolders {
     /// Makes a folder in an open one, which is shown as `path`; `None` if there is something already. `open` then
-    /// opens and identifies it.
+    /// opens and identifies it; if that fails it is removed again.
     pub(crate) fn make<T>(
         self: &Arc<Self>,
         above: &Arc<File>,
@@ -145,7 +145,8 @@ impl NewFolders {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
             made => made?,
         }
-        let (opened, id) = open()?;
+        // If it cannot be opened, nobody would know later that it was never flushed.
+        let (opened, id) = open().inspect_err(|_| drop(fileops::remove_folder_at(above, name)))?;
         let made = Arc::new(Made::of(Arc::clone(above), name, id, path, Some(Arc::clone(self))));
         folders.insert(id, Arc::downgrade(&made));
         Ok(Some((opened, made)))
@@ -170,4 +171,20 @@ impl NewFolders {
 #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss, reason = "they differ from system to system")]
 pub(crate) fn id(found: &rustix::fs::Stat) -> FolderId {
     (found.st_dev as u64, found.st_ino as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_opened_once_it_is_made_is_removed() {
+        let site = tempfile::tempdir().unwrap();
+        let above = Arc::new(File::open(site.path()).unwrap());
+        let new = Arc::new(NewFolders::default());
+        let refuse = || Err::<((), FolderId), _>(io::Error::other("too many open files"));
+        assert!(new.make(&above, OsStr::new("made"), 0o777, site.path(), refuse).is_err());
+        assert!(!site.path().join("made").exists());
+        assert!(new.folders().is_empty());
+    }
 }
