@@ -154,15 +154,19 @@ class Tally:
 class Server:
     """A server of the folder `root`, on a free port of this machine.
 
-    Whatever happens, leaving the context ends it. `prefix` is put before its command line.
+    Whatever happens, leaving the context ends it. `prefix` is put before its command line, `options` behind it.
     """
 
-    def __init__(self, programs: Programs, root: Path, scratch: Path, prefix: Iterable[str] = ()) -> None:
+    def __init__(
+        self, programs: Programs, root: Path, scratch: Path, prefix: Iterable[str] = (), *,
+        state: Path | None = None, options: Iterable[str] = (),
+    ) -> None:  # fmt: skip
         self.log_dir = scratch / "server-logs"
-        self.state = scratch / "state"
+        self.state = state or scratch / "state"
         command = [
             *prefix, str(programs.server), "0", str(root), "--bind", "127.0.0.1",
             "--state", str(self.state), "--log-dir", str(self.log_dir), "--v1-pause", "1ms",
+            *options,
         ]  # fmt: skip
         # Standard error goes to a file: a pipe that nobody reads would fill.
         self._stderr = (scratch / "server.err").open("w+b")
@@ -207,8 +211,9 @@ class Server:
 
     def errors(self) -> str:
         """What it said on standard error."""
-        self._stderr.seek(0)
-        return self._stderr.read().decode(errors="replace")
+        # Its own place in the file is where it goes on writing.
+        size = os.fstat(self._stderr.fileno()).st_size
+        return os.pread(self._stderr.fileno(), size, 0).decode(errors="replace")
 
 
 class Meter:

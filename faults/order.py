@@ -15,6 +15,8 @@ from common import BLOCK, HEADER_LEN, HIDDEN, KIND_BLOCK, KIND_SYNCED, RECORD_LE
 BEGUN = re.compile(r"(\d+) +(?:(\d+\.\d+) )?(\w+)\((.*)")
 RESUMED = re.compile(r"(\d+) +(?:(\d+\.\d+) )?<\.\.\. (\w+) resumed>")
 TOOK = re.compile(r"<(\d+\.\d+)>$")
+#: An END, which begins what is sent.
+END = re.compile(r'\d+ +(?:\d+\.\d+ )?sendto\(\d+<socket:[^>]*>, "(?:\\x[0-9a-f]{2}){4}\\x45')
 RECORD = re.compile(r'"((?:\\x[0-9a-f]{2}){8})"')
 
 
@@ -40,6 +42,13 @@ class Step:
     def named(self) -> str:
         """The path of what a call names in an open folder; empty if it does not."""
         return named_in(self.words)
+
+    @property
+    def made(self) -> Path | None:
+        """The folder that it makes, if it makes one."""
+        if self.name not in ("mkdir", "mkdirat"):
+            return None
+        return Path(self.named or self.path)
 
     @property
     def record(self) -> tuple[int, int] | None:
@@ -111,8 +120,7 @@ class Order:
 
     def folders(self) -> list[str]:
         """The folders that got a new name: the target's, and that of each one that was made."""
-        made = [Path(step.path) for step in self.steps if step.name == "mkdir"]
-        made = [folder.parent for folder in made if folder in self.target.parents]
+        made = [made.parent for step in self.steps if (made := step.made) and made in self.target.parents]
         return sorted({str(folder) for folder in (self.target.parent, *made)})
 
     def commit(self) -> Iterator[str]:
@@ -135,8 +143,10 @@ class Order:
             yield f"{self.target.parent} is not flushed after the rename and the removal of the journal"
         for step in self.steps:
             # What was made stays as it is; once it is on the disk it need not be flushed again.
-            made = Path(step.path)
-            if step.name == "mkdir" and made in self.target.parents and not self.flushed(str(made.parent), step.ended):
+            if not (made := step.made) or made not in self.target.parents:
+                continue
+            synced = any(sync.begun > step.ended for sync in self.steps if sync.name == "syncfs")
+            if not synced and not self.flushed(str(made.parent), step.ended):
                 yield f"{made.parent} is not flushed after {made.name} was made in it"
 
     def records(self) -> Iterator[str]:
@@ -277,6 +287,54 @@ class FolderOrder:
         removed = [step for step in self.steps if step.name == "unlink" and step.path.endswith(".lock")]
         if not removed or not self.flushed(str(self.target), removed[-1].ended):
             yield "the folder is not flushed after its lock was removed"
+
+
+class StoreOrder:
+    """What is wrong with the order of the calls of a server that stores, removes or renames beneath `root`."""
+
+    FLUSHES = "fsync|fdatasync|syncfs"
+    CHANGES = "pwrite64|ftruncate|fallocate|fchmod|utimensat"
+
+    def __init__(self, log: str, root: Path) -> None:
+        self.steps = [step for step in steps_of(log) if Path(step.path).is_relative_to(root)]
+        self.ends = [number for number, line in enumerate(log.splitlines()) if END.match(line)]
+
+    def of(self, names: str) -> list[Step]:
+        return [step for step in self.steps if re.fullmatch(names, step.name)]
+
+    def flushed(self, path: str, after: int, before: float = float("inf")) -> bool:
+        """Whether a flush of `path`, or of its file system, began after one time and had ended before another."""
+        flushes = [step for step in self.of(self.FLUSHES) if step.path == path or step.name == "syncfs"]
+        return any(step.begun > after and step.ended < before for step in flushes)
+
+    def wrong(self, *, is_one: bool) -> Iterator[str]:
+        """`is_one`: all of it is one change, with one answer."""
+        yield from self.names()
+        yield from self.contents()
+        flushes = [step.ended for step in self.of(self.FLUSHES)]
+        if not self.ends:
+            yield "nothing was answered"
+        elif flushes and self.ends[0 if is_one else -1] < max(flushes):
+            yield "it is answered before the last flush"
+
+    def names(self) -> Iterator[str]:
+        """Whoever gets, loses or changes a name: the folder is flushed after that."""
+        removed = {step.named for step in self.of("unlinkat")}
+        for step in self.of("mkdirat|renameat2?|unlinkat"):
+            if step.name == "unlinkat" and is_hidden(step.named):
+                continue
+            for folder in set(paths_of(step.words)):
+                if folder not in removed and not self.flushed(folder, step.ended):
+                    yield f"{folder} is not flushed after {step.name} of {step.named}"
+
+    def contents(self) -> Iterator[str]:
+        """What was staged is flushed before it gets its name."""
+        for rename in self.of("renameat2?"):
+            if not Path(rename.named).name.startswith(".oneport-"):
+                continue
+            changes = [step.ended for step in self.of(self.CHANGES) if step.path == rename.named]
+            if not self.flushed(rename.named, max(changes, default=-1), rename.begun):
+                yield f"{rename.named} is not flushed between its last change and its rename"
 
 
 def is_hidden(path: str) -> bool:

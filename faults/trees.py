@@ -3,6 +3,7 @@
 Imported by the commands of this folder and by nothing else.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,9 @@ from pathlib import Path
 HIDDEN_ANY = re.compile(r"\.oneport-[0-9a-f]{16}(-[0-9a-f]+)?\.(part|journal|journal-new|lock|mode)")
 #: A small file that waits for its name in a folder that exists.
 WAITING = re.compile(r"\.oneport-[0-9a-f]{16}-[0-9a-f]+\.part")
+
+#: When the newer and the older files were modified, in nanoseconds since 1970.
+NEWER, OLDER = 1_600_000_000_123_456_789, 1_500_000_000_000_000_007
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,11 @@ def look(folder: Path) -> Tree:
     """What is in a folder."""
     found: Tree = {}
     for path in sorted(folder.rglob("*")):
-        is_file = path.is_file() and not path.is_symlink()
-        leaf = Leaf(path.read_bytes(), path.stat().st_mtime_ns) if is_file else None
-        found[str(path.relative_to(folder))] = leaf
+        # A server may still be at work on what nobody waits for any more.
+        with contextlib.suppress(FileNotFoundError):
+            is_file = path.is_file() and not path.is_symlink()
+            leaf = Leaf(path.read_bytes(), path.stat().st_mtime_ns) if is_file else None
+            found[str(path.relative_to(folder))] = leaf
     return found
 
 
