@@ -2,7 +2,8 @@
 //!
 //! Bytes that were written are still there as long as neither the machine nor the mount of the file
 //! system has begun anew since, and the part is the very file that they were written to. A number of
-//! an inode is given again to another file, so the time of birth belongs to it; the number of a
+//! an inode is given again to another file, so the time of birth belongs to it; the number of a device is another one
+//! after each start of some machines, so it counts only where no time of birth is told; the number of a
 //! mount is not given again where the system (Linux 6.8) tells the one that never is.
 
 use std::fs::File;
@@ -50,10 +51,14 @@ impl Home {
         })
     }
 
+    /// What a file or folder is known by, also after the machine was started anew.
+    pub(super) fn marks(&self) -> [u64; 2] {
+        [self.inode, if self.born == 0 { self.device } else { self.born }]
+    }
+
     /// How far a journal that was written at `self` is believed at `now`.
     pub(super) fn trust(&self, now: &Self) -> Trust {
-        let same_file = (self.device, self.inode, self.born) == (now.device, now.inode, now.born);
-        match (same_file, self.since == now.since && now.since != [0; TOKEN_LEN]) {
+        match (self.marks() == now.marks(), self.since == now.since && now.since != [0; TOKEN_LEN]) {
             (true, true) => Trust::Written,
             (true, false) => Trust::Flushed,
             (false, _) => Trust::Nothing,
@@ -89,5 +94,22 @@ fn mount(file: &File) -> u64 {
     match statx(file, c"", AtFlags::EMPTY_PATH, wanted) {
         Ok(found) if StatxFlags::from_bits_retain(found.stx_mask).intersects(wanted) => found.stx_mnt_id,
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_number_of_the_device_after_a_start_is_no_other_file_where_its_birth_is_known() {
+        let was = Home { device: 1, inode: 2, born: 3, since: [4; TOKEN_LEN] };
+        let now = Home { device: 9, since: [5; TOKEN_LEN], ..was };
+        assert_eq!(was.trust(&now), Trust::Flushed);
+        assert_eq!(was.trust(&Home { born: 4, ..now }), Trust::Nothing);
+        assert_eq!(was.trust(&Home { inode: 3, ..now }), Trust::Nothing);
+        let unknown = Home { born: 0, ..was };
+        assert_eq!(unknown.trust(&Home { born: 0, ..now }), Trust::Nothing);
+        assert_eq!(unknown.trust(&Home { since: [5; TOKEN_LEN], ..unknown }), Trust::Flushed);
     }
 }

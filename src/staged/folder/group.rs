@@ -13,6 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 
 use super::super::beside::{self, failed, shown};
+use super::super::home::Home;
 use super::super::{Replace, StageError};
 use super::given::Given;
 use super::look::{self, Found, Identity, named};
@@ -42,9 +43,10 @@ pub(super) struct Waiting {
 }
 
 impl Group {
-    /// For an existing folder with this identity.
-    pub(super) fn of(target: Identity) -> Self {
-        let target = [target.0.to_be_bytes(), target.1.to_be_bytes()].concat();
+    /// For an existing folder.
+    pub(super) fn of(target: &Home) -> Self {
+        let [one, other] = target.marks();
+        let target = [one.to_be_bytes(), other.to_be_bytes()].concat();
         let digest = Md5::of(&target).to_string();
         let prefix = format!("{STAGED_PREFIX}{}-", &digest[..16]);
         Self { prefix, made: AtomicU64::new(0), waiting: Mutex::default() }

@@ -134,7 +134,7 @@ impl StagedFolder {
         let lock = Lock::take(target.join(beside::hidden_name(Path::new(""), beside::LOCK)), target)?;
         let is_left = lock.was_there();
         let group = |place: &Place| {
-            let group = Group::of((place.home.device, place.home.inode));
+            let group = Group::of(&place.home);
             // Somebody was killed here. What is not found is hidden, and replaced when it is met; and the
             // lock stays behind, so that the next run looks for it again.
             let is_swept = !is_left || group.remove_left(&place.top);
