@@ -180,7 +180,9 @@ async fn a_client_is_told_how_much_is_there_to_the_byte_where_the_last_block_is_
     bring(&hand, run.start..run.start + 1, 7).await.unwrap();
     assert_eq!(hand.have(), BLOCK as u64);
     drop(hand);
-    let hand = begin_with(&service, Offer { size, ..offer(2, None) }).await.unwrap();
+    let mut hand = begin_with(&service, Offer { size, ..offer(2, None) }).await.unwrap();
+    // The part is open when something is asked for.
+    assert!(matches!(next(&mut hand).await, Next::Run(_)));
     assert_eq!(hand.have(), BLOCK as u64, "of an earlier attempt");
 }
 
