@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub(crate) use rustix::process::Signal;
 use rustix::process::{Pid, kill_process};
@@ -205,6 +205,9 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
 }
 
+/// For so long the number of descriptors has to stay what it is.
+const SETTLED: Duration = Duration::from_millis(100);
+
 impl Server {
     /// A new connection.
     pub(crate) fn connect(&self) -> TcpStream {
@@ -303,7 +306,15 @@ impl Server {
             links.filter(|link| link.ends_with("catalog.db-wal")).count()
         };
         wait_for("both connections to the catalog", || (logs() == 2).then_some(()));
-        self.descriptors_at_rest()
+        // While one of them begins, files are opened and closed again.
+        let mut settled = (0, Instant::now());
+        wait_for("an end of opening and closing", || {
+            let now = self.descriptors_at_rest();
+            if now != settled.0 {
+                settled = (now, Instant::now());
+            }
+            (settled.1.elapsed() >= SETTLED).then_some(now)
+        })
     }
 
     /// How many of its descriptors are sockets.
