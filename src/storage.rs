@@ -93,6 +93,12 @@ pub trait Storage: Send + Sync + 'static {
     /// [`ChangeError`]; nothing has changed then.
     fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError>;
 
+    /// Waits until everything that was done here before is on the disk, whoever did it.
+    ///
+    /// # Errors
+    /// If the disk refuses.
+    fn settle(&self) -> io::Result<()>;
+
     /// Removes what was staged here and given up: what has not been changed for `older_than`, no receiver has
     /// locked, and `is_owned` does not know. Takes little memory, and its time.
     ///

@@ -5,6 +5,7 @@
 
 mod busy;
 mod ledger;
+mod settled;
 mod small;
 mod waiting;
 

@@ -23,6 +23,7 @@ use rustix::fs::{ResolveFlags, openat2};
 use rustix::io::Errno;
 
 use super::{ChangeError, Identity, ListError, OpenError, Removed, Storage, StoredFile, Swept, Trail};
+use crate::fileops;
 use crate::limits::{DEPTH_MAX, LINKS_MAX};
 use crate::listing::{Selection, Stretch};
 use crate::names::{self, FileName};
@@ -190,6 +191,10 @@ impl Storage for LocalDisk {
 
     fn rename(&self, from: &FileName, to: &FileName, replace: bool) -> Result<(), ChangeError> {
         change::rename(self, from, to, replace)
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        fileops::sync_file_system(&File::open(&self.root)?)
     }
 
     fn sweep(&self, older_than: Duration, is_owned: &dyn Fn(&Identity) -> bool) -> io::Result<Swept> {

@@ -64,7 +64,12 @@ impl Service {
         for name in change.names() {
             claims.push(self.inner.busy.claim(name).ok_or(UploadError::Busy)?);
         }
-        let done = self.apply(change)?;
+        self.inner.settle()?;
+        let done = self.apply(change).inspect_err(|error| {
+            if matches!(error, ChangeError::Io(_)) {
+                self.inner.doubt();
+            }
+        })?;
         match change {
             Change::Folder { .. } => {}
             Change::Remove { permit, .. } => self.note_removed(permit.name()),

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, Weak};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::settled::Settled;
 use super::upload::{Hand, Held, Outcome, Upload};
 use super::{Begun, Claim, Offer, Reservation, TOKEN_OF_KEY, UploadError};
 use crate::limits::{UPLOAD_CLOSE_TIMEOUT, UPLOADS_MAX, UPLOADS_REMEMBERED_MAX, UPLOADS_WRITING_MAX};
@@ -28,6 +29,7 @@ pub(in crate::service) struct Uploads {
     turns: Arc<Semaphore>,
     /// Bytes that wait to be written.
     pub(super) waiting: Arc<AtomicUsize>,
+    pub(super) settled: Settled,
 }
 
 struct Entry {
@@ -41,6 +43,7 @@ struct Remembered {
     name: FileName,
     key: Option<KeyId>,
     transfer: [u8; 16],
+    token: [u8; 16],
     size: u64,
     modified: (i64, u32),
     root: Root,
@@ -54,6 +57,7 @@ impl Default for Uploads {
             places: Arc::new(Semaphore::new(UPLOADS_MAX)),
             turns: Arc::new(Semaphore::new(UPLOADS_WRITING_MAX)),
             waiting: Arc::default(),
+            settled: Settled::default(),
         }
     }
 }
@@ -79,15 +83,19 @@ impl Uploads {
         if remembered.len() >= UPLOADS_REMEMBERED_MAX {
             remembered.pop_front();
         }
-        let Offer { transfer, size, modified, .. } = *offer;
-        remembered.push_back(Remembered { name: name.clone(), key, transfer, size, modified, root });
+        let Offer { transfer, token, size, modified, .. } = *offer;
+        remembered.push_back(Remembered { name: name.clone(), key, transfer, token, size, modified, root });
     }
 
     fn remembered(&self, name: &FileName, key: Option<KeyId>, offer: &Offer) -> Option<Root> {
         let remembered = lock(&self.remembered);
         let is_it = |stored: &&Remembered| {
             let is_same_file = (stored.size, stored.modified) == (offer.size, offer.modified);
-            stored.name == *name && stored.key == key && stored.transfer == offer.transfer && is_same_file
+            // A client that was started anew does not know the number, but it has the same version of the file. It
+            // is told otherwise where it would not replace what is there.
+            let is_same_version = stored.token == offer.token && offer.replace && !offer.unless_same;
+            let is_same_upload = stored.transfer == offer.transfer || is_same_version;
+            stored.name == *name && stored.key == key && is_same_upload && is_same_file
         };
         remembered.iter().rev().find(is_it).map(|stored| stored.root)
     }
@@ -108,6 +116,7 @@ impl Service {
         if let Some(upload) = running {
             return upload.join(permit, offer).map(Begun::Goes);
         }
+        self.inner.settle()?;
         let held = match self.inner.storage.open(name) {
             Ok(file) => Some((file.size(), file.modified())),
             Err(OpenError::NotFound) => None,

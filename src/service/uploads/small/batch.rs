@@ -88,6 +88,10 @@ impl Batch {
         if self.is_full() {
             return Some(wanted);
         }
+        if let Err(error) = inner.settle() {
+            wanted.asker.tell(Err(error));
+            return None;
+        }
         let folder = match self.folder(inner, &wanted.permit) {
             Ok(Some(folder)) => folder,
             Ok(None) => {
@@ -177,7 +181,7 @@ impl Batch {
                 Err(error) => one.asker.tell(Err(error.into())),
             }
         }
-        let flushed = group.flush_names();
+        let flushed = group.flush_names().inspect_err(|_| inner.doubt());
         drop(group);
         answer(inner, named, flushed);
     }

@@ -61,7 +61,8 @@ impl Pen {
             Arc::into_inner(part).ok_or_else(|| UploadError::Catalog("the part is in use".to_owned()))?;
         let attributes = set_attributes(&part, &offer);
         attributes.map_err(|error| UploadError::Place(crate::storage::ChangeError::Io(error)))?;
-        part.commit(if offer.replace { Replace::Always } else { Replace::Never })?;
+        let committed = part.commit(if offer.replace { Replace::Always } else { Replace::Never });
+        committed.inspect_err(|_| upload.service.inner.doubt())?;
         upload.service.note_stored(&permit, upload.size, reservation)?;
         upload.service.inner.uploads.remember(&upload.name, upload.key, &offer, root);
         drop((claim, gate, place));
