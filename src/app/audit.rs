@@ -53,6 +53,7 @@ impl Audit {
     pub(super) fn summarize(&self) {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let (connections, sent, bytes) = (count(&self.connections), count(&self.sent), count(&self.bytes));
+        let (stored, received) = (count(&self.stored), count(&self.received));
         let (cut, refused) = (count(&self.cut), count(&self.refused));
         let seconds = self.began.elapsed().as_secs();
         info!(
@@ -60,11 +61,13 @@ impl Audit {
             connections,
             sent,
             bytes,
+            stored,
+            received,
             cut,
             refused,
             seconds,
-            "Summary: {connections} connections, {sent} files sent ({bytes} bytes), {cut} transfers cut, \
-             {refused} requests refused, in {seconds} s"
+            "Summary: {connections} connections, {sent} files sent ({bytes} bytes), {stored} files stored \
+             ({received} bytes), {cut} transfers cut, {refused} requests refused, in {seconds} s"
         );
     }
 }
@@ -294,6 +297,8 @@ impl Audit {
     fn observe_change(&self, event: &Event<'_>) {
         match *event {
             Event::Taken { peer, key, name, size, root } => {
+                self.stored.fetch_add(1, Ordering::Relaxed);
+                self.received.fetch_add(size, Ordering::Relaxed);
                 let (file, with) = (logged(name.as_bytes()), with(key));
                 info!(
                     target: FILE_ONLY, event = "stored", %peer, key = key.map(field::display), %file, size, blake3 = %root,

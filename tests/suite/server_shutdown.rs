@@ -41,7 +41,8 @@ fn stops_gracefully_on(signal: Signal) {
     let log = server.log();
     assert!(log.contains("No new connections are accepted"), "{log}");
     let summary = log.lines().last().unwrap();
-    let counts = format!("connections, 1 files sent ({SIZE} bytes), 0 transfers cut");
+    let counts =
+        format!("connections, 1 files sent ({SIZE} bytes), 0 files stored (0 bytes), 0 transfers cut");
     assert!(summary.contains("Summary: ") && summary.contains(&counts), "{summary}");
 }
 

@@ -8,7 +8,7 @@ use oneport::codec::v2::{ClientFrame, Form, Put, ServerFrame};
 use crate::holders::add;
 use crate::putting::{Came, Putter};
 use crate::raw::{self, noise};
-use crate::serving::{Site, wait_for};
+use crate::serving::{Signal, Site, wait_for};
 use crate::v2_peer::MIB;
 
 const EXISTS: u16 = 13;
@@ -329,4 +329,7 @@ fn a_file_that_is_stored_is_not_sent_again_by_a_client_that_did_not_hear_of_it()
         assert_eq!(putter.sent, sent, "{transfer}");
         assert!(fs::read(site.root("f")).unwrap() == *data);
     }
+    server.signal(Signal::INT);
+    let received = 2 * 3 * MIB;
+    server.wait_log(&format!("0 files sent (0 bytes), 2 files stored ({received} bytes), 0 transfers cut"));
 }
