@@ -43,7 +43,6 @@ struct Remembered {
     name: FileName,
     key: Option<KeyId>,
     transfer: [u8; 16],
-    token: [u8; 16],
     size: u64,
     modified: (i64, u32),
     root: Root,
@@ -83,19 +82,15 @@ impl Uploads {
         if remembered.len() >= UPLOADS_REMEMBERED_MAX {
             remembered.pop_front();
         }
-        let Offer { transfer, token, size, modified, .. } = *offer;
-        remembered.push_back(Remembered { name: name.clone(), key, transfer, token, size, modified, root });
+        let Offer { transfer, size, modified, .. } = *offer;
+        remembered.push_back(Remembered { name: name.clone(), key, transfer, size, modified, root });
     }
 
     fn remembered(&self, name: &FileName, key: Option<KeyId>, offer: &Offer) -> Option<Root> {
         let remembered = lock(&self.remembered);
         let is_it = |stored: &&Remembered| {
             let is_same_file = (stored.size, stored.modified) == (offer.size, offer.modified);
-            // A client that was started anew does not know the number, but it has the same version of the file. It
-            // is told otherwise where it would not replace what is there.
-            let is_same_version = stored.token == offer.token && offer.replace && !offer.unless_same;
-            let is_same_upload = stored.transfer == offer.transfer || is_same_version;
-            stored.name == *name && stored.key == key && is_same_upload && is_same_file
+            stored.name == *name && stored.key == key && stored.transfer == offer.transfer && is_same_file
         };
         remembered.iter().rev().find(is_it).map(|stored| stored.root)
     }
