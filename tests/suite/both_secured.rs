@@ -219,7 +219,7 @@ fn both_programs_get_over_a_handshake_that_is_cut_at_any_byte() {
     let whole = Proxy::faulty(server.address, |_| Plan::none()).unwrap();
     let (result, ..) = fetch_once(whole.address, "f", &targets.path("whole/f"), &trusting);
     assert_eq!(result.unwrap().size, 4);
-    let before = server.descriptors_at_rest();
+    let before = server.descriptors_behind_a_transfer();
     let traffic = whole.connections();
     let (up, down) = (traffic[0].up, traffic[0].down);
     assert!(up > 200 && down > 400, "{traffic:?}");

@@ -294,8 +294,15 @@ impl Server {
 
     /// How many descriptors it has open once every connection is gone.
     pub(crate) fn descriptors_at_rest(&self) -> usize {
-        wait_for("the end of all connections", || (self.sockets() == self.sockets_at_first).then_some(()));
-        self.descriptors()
+        // Where something begins or ends, files are opened and closed again.
+        let mut settled = (0, Instant::now());
+        wait_for("the end of all connections, and of opening and closing", || {
+            let now = if self.sockets() == self.sockets_at_first { self.descriptors() } else { 0 };
+            if now != settled.0 {
+                settled = (now, Instant::now());
+            }
+            (now > 0 && settled.1.elapsed() >= SETTLED).then_some(now)
+        })
     }
 
     /// As [`Self::descriptors_at_rest`], behind a first transfer: to note that, the catalog is opened once more.
@@ -306,15 +313,7 @@ impl Server {
             links.filter(|link| link.ends_with("catalog.db-wal")).count()
         };
         wait_for("both connections to the catalog", || (logs() == 2).then_some(()));
-        // While one of them begins, files are opened and closed again.
-        let mut settled = (0, Instant::now());
-        wait_for("an end of opening and closing", || {
-            let now = self.descriptors_at_rest();
-            if now != settled.0 {
-                settled = (now, Instant::now());
-            }
-            (settled.1.elapsed() >= SETTLED).then_some(now)
-        })
+        self.descriptors_at_rest()
     }
 
     /// How many of its descriptors are sockets.
