@@ -1,6 +1,7 @@
 //! The links of a download at work: started, watched, and ended together.
 //!
-//! While they work, progress is told and what has arrived is flushed now and then.
+//! While they work, progress is told and what has arrived is flushed now and then. A link that breaks costs what it
+//! was just bringing: the others go on, and another one takes its place.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval};
 
 use super::link::{Link, Opening, Parked};
-use super::work::{self, Shared};
+use super::work::{self, Shared, Worked};
 use crate::client::attempt::Attempt;
 use crate::client::{Event, FetchError, Observer, Server, Settings};
 use crate::codec::v2::RequestId;
@@ -42,19 +43,30 @@ async fn round(
     let first = (link.park()?, pending);
     let own = Arc::clone(shared);
     links.spawn_blocking(move || in_runtime(first_link(first, &own)));
-    for _ in 1..shared.links {
+    let further = || {
         let (own, server) = (Arc::clone(shared), attempt.server.clone());
         let settings = attempt.settings.clone();
-        links.spawn_blocking(move || in_runtime(further_link(&server, &settings, &own)));
+        move || in_runtime(further_link(&server, &settings, &own))
+    };
+    for _ in 1..shared.links {
+        links.spawn_blocking(further());
     }
     let mut syncs = Syncs::new(attempt.settings.sync, shared.arrived.done());
     let mut ticks = interval(PROGRESS_INTERVAL);
-    let (mut back, mut failed) = (None, None);
+    let (mut back, mut broke, mut failed) = (None, None, None);
     loop {
         tokio::select! {
             ended = links.join_next() => match ended {
                 None => break,
-                Some(Ok(Ok(parked))) => back = back.or(parked),
+                Some(Ok(Ok(Ended::Parked(parked)))) => back = back.or(Some(parked)),
+                Some(Ok(Ok(Ended::NotHad))) => {}
+                Some(Ok(Ok(Ended::Broke { error, has_brought }))) => {
+                    // Where no other one works, the attempt has failed, and the next one waits a little.
+                    if has_brought && !links.is_empty() {
+                        links.spawn_blocking(further());
+                    }
+                    broke = broke.or(Some(error));
+                }
                 Some(Ok(Err(error))) => {
                     shared.stop.cancel();
                     // The first failure is the cause of the others.
@@ -83,8 +95,10 @@ async fn round(
         return Err(error);
     }
     attempt.observer.observe(&Event::Progress { done: done(shared), size: shared.source.size });
-    let Some(parked) = back else { return Err(FetchError::Interrupted) };
-    parked.unpark()
+    match back {
+        Some(parked) => parked.unpark(),
+        None => Err(broke.unwrap_or(FetchError::Interrupted)),
+    }
 }
 
 /// Bytes that are here; what arrives twice does not count for more than the file has.
@@ -101,25 +115,40 @@ pub(in crate::client) fn in_runtime<T>(
     runtime.map_err(failed)?.block_on(work)
 }
 
+/// How a link's work ended, if nothing came to light that ends the work of all.
+enum Ended {
+    /// Nothing was left to fetch.
+    Parked(Parked),
+    /// It could not be had.
+    NotHad,
+    /// As [`Worked::Broke`].
+    Broke { error: FetchError, has_brought: bool },
+}
+
 async fn first_link(
     (parked, pending): (Parked, VecDeque<(RequestId, Range<u64>)>),
     shared: &Shared,
-) -> Result<Option<Parked>, FetchError> {
-    let mut link = parked.unpark()?;
-    shared.work(&mut link, pending).await?;
-    link.park().map(Some)
+) -> Result<Ended, FetchError> {
+    worked(parked.unpark()?, pending, shared).await
+}
+
+async fn worked(
+    mut link: Link,
+    pending: VecDeque<(RequestId, Range<u64>)>,
+    shared: &Shared,
+) -> Result<Ended, FetchError> {
+    match shared.work(&mut link, pending).await? {
+        Worked::Done => link.park().map(Ended::Parked),
+        Worked::Broke { error, has_brought } => Ok(Ended::Broke { error, has_brought }),
+    }
 }
 
 /// A further link is a matter of speed: if it cannot be had, the others do its work.
-async fn further_link(
-    server: &Server,
-    settings: &Settings,
-    shared: &Shared,
-) -> Result<Option<Parked>, FetchError> {
-    let Some(run) = shared.queue().take(shared.links) else { return Ok(None) };
+async fn further_link(server: &Server, settings: &Settings, shared: &Shared) -> Result<Ended, FetchError> {
+    let Some(run) = shared.queue().take(shared.links) else { return Ok(Ended::NotHad) };
     let first = work::first(shared.get(&run));
     let opening = Link::open(server, settings, &Quiet, Arc::clone(&shared.arrived), first);
-    let mut link = match shared.stop.run_until_cancelled(opening).await {
+    let link = match shared.stop.run_until_cancelled(opening).await {
         Some(Ok(Opening::Link(link))) => link,
         // One that is not the server is no matter of speed.
         Some(Err(error @ FetchError::Untrusted(_))) => {
@@ -128,12 +157,11 @@ async fn further_link(
         }
         _ => {
             shared.queue().give_back(run);
-            return Ok(None);
+            return Ok(Ended::NotHad);
         }
     };
     let pending = std::iter::once((link.last(), run)).collect();
-    shared.work(&mut link, pending).await?;
-    Ok(None)
+    worked(*link, pending, shared).await
 }
 
 /// Hears nothing: what further links do is not worth telling.

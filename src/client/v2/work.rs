@@ -36,7 +36,20 @@ pub(super) struct Shared {
     pub(super) stop: CancellationToken,
 }
 
-/// Runs that were asked for and have not ended, the oldest first.
+/// What came of a link's work.
+pub(super) enum Worked {
+    /// Nothing is left to fetch.
+    Done,
+    /// The connection broke. What it was to bring is in the queue again.
+    Broke {
+        /// How it broke.
+        error: FetchError,
+        /// It had brought a block: another one in its place may do so, too.
+        has_brought: bool,
+    },
+}
+
+/// Runs that were asked for and have not ended, without what has come of them, the oldest first.
 type Pending = VecDeque<(RequestId, Range<u64>)>;
 
 impl Shared {
@@ -57,11 +70,15 @@ impl Shared {
     }
 
     /// Fetches until nothing is left; `pending` was asked for already.
-    pub(super) async fn work(&self, link: &mut Link, pending: Pending) -> Result<(), FetchError> {
+    pub(super) async fn work(&self, link: &mut Link, pending: Pending) -> Result<Worked, FetchError> {
         let mut buffer = vec![0; buffer_len(self.source.size)];
         let unwritten = Unwritten { buffer: &mut buffer, len: 0, offset: 0 };
-        let work = Work { shared: self, link, pending, unwritten, hashing: None };
-        self.stop.run_until_cancelled(work.run()).await.unwrap_or(Err(FetchError::Interrupted))
+        let mut work = Work { shared: self, link, pending, unwritten, hashing: None, has_brought: false };
+        match self.stop.run_until_cancelled(work.run()).await.unwrap_or(Err(FetchError::Interrupted)) {
+            Ok(()) => Ok(Worked::Done),
+            Err(error @ (FetchError::Lost { .. } | FetchError::Silent { .. })) => Ok(work.broke(error)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a file that the server describes is the one that is being fetched.
@@ -122,6 +139,8 @@ struct Work<'a> {
     unwritten: Unwritten<'a>,
     /// The block that has begun to arrive.
     hashing: Option<Hashing>,
+    /// A block has come, and was proven.
+    has_brought: bool,
 }
 
 /// What is here of a block, hashed: of one request, without a gap, and just as it was written. Else
@@ -151,7 +170,7 @@ impl Hashing {
 }
 
 impl Work<'_> {
-    async fn run(mut self) -> Result<(), FetchError> {
+    async fn run(&mut self) -> Result<(), FetchError> {
         loop {
             while self.pending.len() < V2_RUNS_AHEAD.min(self.link.requests()) {
                 let Some(run) = self.shared.queue().take(self.shared.links) else { break };
@@ -172,6 +191,19 @@ impl Work<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// Leaves what it has not brought to the other links.
+    fn broke(self, error: FetchError) -> Worked {
+        if let Some(hashing) = self.hashing {
+            let begin = block_span(self.shared.source.size, hashing.block).start;
+            self.shared.arrived.take_back(hashing.next - begin);
+        }
+        let mut queue = self.shared.queue();
+        for (_, run) in self.pending.into_iter().rev() {
+            queue.give_back(run);
+        }
+        Worked::Broke { error, has_brought: self.has_brought }
     }
 
     async fn data(&mut self, data: Data) -> Result<(), FetchError> {
@@ -196,7 +228,11 @@ impl Work<'_> {
             return Ok(());
         }
         let hash = hashing.hasher.finish();
+        if let Some((_, run)) = self.pending.iter_mut().find(|(request, _)| *request == data.request) {
+            run.start = block + 1;
+        }
         if self.link.check(data.request, hash)? {
+            self.has_brought = true;
             return Ok(self.shared.part.record(block, *hash.as_bytes())?);
         }
         let span = block_span(size, block);

@@ -11,21 +11,29 @@ use crate::client::FetchError;
 use crate::limits::V2_INPUT;
 
 impl Link {
-    /// Takes the bytes of a file that come next, as many as `into` has room for, at the pace of the file.
+    /// Takes the bytes of a file that come next, as many as `into` has room for, at the pace of the file. If not
+    /// all of them come, none of them counts as here.
     pub(in crate::client::v2) async fn take(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
+        let mut taken = 0;
         for stretch in into.chunks_mut(self.arrived.pace.stretch()) {
-            self.fill(stretch).await?;
+            let filled = self.fill(stretch, &mut taken).await;
+            filled.inspect_err(|_| self.arrived.take_back(taken))?;
             self.arrived.pace.rest(stretch.len()).await;
         }
         Ok(())
     }
 
-    async fn fill(&mut self, into: &mut [u8]) -> Result<(), FetchError> {
+    /// Fills all of `into`, and counts what has come for it.
+    async fn fill(&mut self, into: &mut [u8], taken: &mut u64) -> Result<(), FetchError> {
         let mut filled = self.take_early(into);
+        *taken += filled as u64;
         while filled < into.len() {
             match self.read_into(&mut into[filled..]) {
                 Ok(0) => return Err(self.lost(closed())),
-                Ok(count) => filled += count,
+                Ok(count) => {
+                    filled += count;
+                    *taken += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match timeout(self.patience.timeout, self.stream.ready(Interest::READABLE)).await {
                         Ok(Ok(())) => {}
