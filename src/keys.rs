@@ -20,7 +20,7 @@ mod edit;
 mod file;
 mod format;
 
-pub use edit::{add, list, revoke};
+pub use edit::{Change, add, change, list, revoke};
 pub use file::KeyFile;
 
 /// Where keys are looked up. It is asked anew for every request of a holder, so that what was revoked is

@@ -1,4 +1,4 @@
-//! `server key …`: keys are made, listed and revoked in the state folder, beside a server that may be
+//! `server key …`: keys are made, listed, changed and revoked in the state folder, beside a server that may be
 //! running. A token is shown once, on standard output, and is nowhere else.
 
 use std::io::{self, Write};
@@ -15,7 +15,7 @@ use super::address::Address;
 use super::{Failure, folders, say};
 use crate::config::keys::{Action, Expiry, KeyTask};
 use crate::error::{Code, in_words};
-use crate::keys::{self, Key, KeysError};
+use crate::keys::{self, Change, Key, KeysError};
 use crate::pin::Pin;
 use crate::text::shown;
 use crate::tls::Identity;
@@ -34,6 +34,10 @@ pub(super) fn run(task: KeyTask) -> anyhow::Result<ExitCode> {
             add(&state, &token, &Key { id, name, hash, grant, created, expires, quota }, json)?;
         }
         Action::List { json } => list(&state, json)?,
+        Action::Set { key, expires, quota } => {
+            let expires = expires.map(|when| when.map(ends_at).transpose()).transpose()?;
+            set(&state, &key, Change { expires, quota })?;
+        }
         Action::Revoke(word) => revoke(&state, &word)?,
     }
     Ok(ExitCode::SUCCESS)
@@ -150,11 +154,21 @@ fn list(state: &Path, json: bool) -> anyhow::Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot print the keys")
 }
 
+/// Without a state folder there is nothing to lock, and nothing is to be made.
+fn must_exist(state: &Path, word: &str) -> Result<(), Failure> {
+    if state.is_dir() { Ok(()) } else { Err(failure(KeysError::NotFound(word.to_owned()))) }
+}
+
+fn set(state: &Path, word: &str, change: Change) -> anyhow::Result<()> {
+    must_exist(state, word)?;
+    let key = keys::change(state, word, change).map_err(failure)?;
+    let (until, quota) = (until(&key), quota(&key));
+    say(&format!("Key {} (id {}) now: expires {until}, quota {quota}.", key.name, key.id));
+    Ok(())
+}
+
 fn revoke(state: &Path, word: &str) -> anyhow::Result<()> {
-    if !state.is_dir() {
-        // There is nothing to lock, and nothing is to be made.
-        return Err(failure(KeysError::NotFound(word.to_owned())).into());
-    }
+    must_exist(state, word)?;
     for key in keys::revoke(state, word).map_err(failure)? {
         say(&format!("Revoked key {} (id {}).", key.name, key.id));
     }

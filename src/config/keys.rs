@@ -21,7 +21,7 @@ use crate::units::{Size, Span};
 /// What the server program can do besides serving.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Make, list and revoke API keys; a running server follows at once
+    /// Make, list, change and revoke API keys; a running server follows at once
     #[command(subcommand)]
     Key(KeyCommand),
 }
@@ -33,6 +33,8 @@ pub enum KeyCommand {
     Add(Add),
     /// List the keys
     List(List),
+    /// Change until when a key is good, or how much it may store; its token stays the same
+    Set(Set),
     /// Take a key away: whoever has it may do nothing with it from now on
     Revoke(Revoke),
 }
@@ -57,8 +59,8 @@ pub struct Add {
     expires: Option<Expiry>,
 
     /// Most bytes that the files it stores may have in all: 500MB, 10GiB [default: no limit]
-    #[arg(long, value_name = "SIZE", value_parser = quota)]
-    quota: Option<Size>,
+    #[arg(long, value_name = "SIZE")]
+    quota: Option<Quota>,
 
     /// Print all that there is to know, as JSON
     #[arg(long)]
@@ -77,6 +79,36 @@ pub struct List {
 
     #[command(flatten)]
     place: Place,
+}
+
+/// Arguments of `key set`.
+#[derive(Clone, Debug, Args)]
+#[group(id = "change", required = true, multiple = true, args = ["expires", "quota"])]
+pub struct Set {
+    /// Name or id of the key
+    #[arg(value_name = "NAME-or-ID")]
+    key: String,
+
+    /// When it ends: after a time from now (30d, 12h), at a day (2027-01-31), at a moment, or never
+    #[arg(long, value_name = "WHEN", value_parser = or_word::<Expiry>("never"))]
+    expires: Option<Setting<Expiry>>,
+
+    /// Most bytes that the files it stores may have in all: 500MB, 10GiB; or none
+    #[arg(long, value_name = "SIZE", value_parser = or_word::<Quota>("none"))]
+    quota: Option<Setting<Quota>>,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+/// A value, or the word that says that there is none.
+#[derive(Clone, Copy, Debug)]
+struct Setting<T>(Option<T>);
+
+fn or_word<T: FromStr<Err = String> + Clone>(
+    none: &'static str,
+) -> impl Fn(&str) -> Result<Setting<T>, String> + Clone {
+    move |text| if text == none { Ok(Setting(None)) } else { text.parse().map(|value| Setting(Some(value))) }
 }
 
 /// Arguments of `key revoke`.
@@ -132,6 +164,15 @@ pub enum Action {
         /// For programs.
         json: bool,
     },
+    /// Change this one; what is `None` stays.
+    Set {
+        /// Its name or identifier.
+        key: String,
+        /// When it ends; `Some(None)`: never.
+        expires: Option<Option<Expiry>>,
+        /// Bytes that the files it stores may have in all; `Some(None)`: no limit.
+        quota: Option<Option<u64>>,
+    },
     /// Take this one away.
     Revoke(String),
 }
@@ -151,11 +192,18 @@ impl FromStr for Prefix {
     }
 }
 
-/// Reads a quota.
-fn quota(text: &str) -> Result<Size, String> {
-    match text.parse() {
-        Ok(Size(bytes)) if bytes > QUOTA_MAX => Err(format!("at most {QUOTA_MAX} bytes")),
-        parsed => parsed.map_err(|error| error.to_string()),
+/// Bytes that a key may store.
+#[derive(Clone, Copy, Debug)]
+struct Quota(u64);
+
+impl FromStr for Quota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(Size(bytes)) if bytes > QUOTA_MAX => Err(format!("at most {QUOTA_MAX} bytes")),
+            parsed => parsed.map(|Size(bytes)| Self(bytes)).map_err(|error| error.to_string()),
+        }
     }
 }
 
@@ -207,10 +255,14 @@ pub(super) fn task(command: KeyCommand) -> Result<KeyTask, ConfigError> {
     let (place, action) = match command {
         KeyCommand::Add(Add { name, allow, path, expires, quota, json, place }) => {
             let prefix = path.map(|Prefix(name)| name.as_bytes().into()).unwrap_or_default();
-            let (grant, quota) = (Grant { rights: allow, prefix }, quota.map(|size| size.0));
+            let (grant, quota) = (Grant { rights: allow, prefix }, quota.map(|quota| quota.0));
             (place, Action::Add { name, grant, expires, quota, json })
         }
         KeyCommand::List(List { json, place }) => (place, Action::List { json }),
+        KeyCommand::Set(Set { key, expires, quota, place }) => {
+            let (expires, quota) = (expires.map(|set| set.0), quota.map(|set| set.0.map(|quota| quota.0)));
+            (place, Action::Set { key, expires, quota })
+        }
         KeyCommand::Revoke(Revoke { key, place }) => (place, Action::Revoke(key)),
     };
     let state = match (place.state, &place.config) {

@@ -50,14 +50,39 @@ pub fn add(state: &Path, new: Key, now: Timestamp) -> Result<(), KeysError> {
 /// [`KeysError::NotFound`], and whatever keeps the keys from being read or written.
 pub fn revoke(state: &Path, name_or_id: &str) -> Result<Vec<Key>, KeysError> {
     let editing = Editing::begin(state)?;
-    let id = KeyId::parse(name_or_id);
-    let is_meant = |key: &Key| key.name.as_str() == name_or_id || Some(key.id) == id;
-    let (revoked, kept): (Vec<Key>, Vec<Key>) = editing.read()?.into_iter().partition(is_meant);
+    let (revoked, kept): (Vec<Key>, Vec<Key>) =
+        editing.read()?.into_iter().partition(|key| is_called(key, name_or_id));
     if revoked.is_empty() {
         return Err(KeysError::NotFound(name_or_id.to_owned()));
     }
     editing.write(&kept)?;
     Ok(revoked)
+}
+
+/// What is to be changed of a key; what is `None` stays as it is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Change {
+    /// When it ends; `Some(None)`: never.
+    pub expires: Option<Option<Timestamp>>,
+    /// Bytes that the files it stores may have in all; `Some(None)`: as many as there is room for.
+    pub quota: Option<Option<u64>>,
+}
+
+/// Changes the key with this name or identifier, and gives it back as it is then. If an expired key has the same
+/// name, the newer one is meant. The token stays the same.
+///
+/// # Errors
+/// [`KeysError::NotFound`], and whatever keeps the keys from being read or written.
+pub fn change(state: &Path, name_or_id: &str, change: Change) -> Result<Key, KeysError> {
+    let editing = Editing::begin(state)?;
+    let mut keys = editing.read()?;
+    let meant = keys.iter_mut().rev().find(|key| is_called(key, name_or_id));
+    let key = meant.ok_or_else(|| KeysError::NotFound(name_or_id.to_owned()))?;
+    key.expires = change.expires.unwrap_or(key.expires);
+    key.quota = change.quota.unwrap_or(key.quota);
+    let changed = key.clone();
+    editing.write(&keys)?;
+    Ok(changed)
 }
 
 /// All keys of a state folder, in the order in which they were made.
@@ -127,6 +152,10 @@ impl Editing {
         }
         fileops::sync_folder(&self.state)
     }
+}
+
+fn is_called(key: &Key, name_or_id: &str) -> bool {
+    key.name.as_str() == name_or_id || Some(key.id) == KeyId::parse(name_or_id)
 }
 
 /// Where the superuser edits the keys of another user's server, they stay that user's.

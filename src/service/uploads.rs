@@ -82,7 +82,7 @@ pub(crate) enum UploadError {
     #[error("there is something of this name already, and it is not replaced")]
     Exists,
     /// Another upload of this name is under way.
-    #[error("another client is uploading a file of this name at this moment")]
+    #[error("another client is storing, removing or renaming something of this name at this moment")]
     Busy,
     /// A later attempt at the same upload goes on elsewhere.
     #[error("another connection goes on with this upload")]

@@ -81,6 +81,38 @@ fn a_key_is_made_shown_once_listed_and_revoked() {
 }
 
 #[test]
+fn what_is_changed_of_a_key_is_changed_and_nothing_else() {
+    let site = Site::new();
+    let token = add(&site, "ci", &["--allow", "write", "--path", "a", "--quota", "1000", "--expires", "30d"]);
+    let before = listed(&site).remove(0);
+    let set = |arguments: &[&str]| {
+        let ended = key(&site, &[&["set"], arguments].concat());
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {}", ended.stderr);
+        listed(&site).remove(0)
+    };
+    let more = set(&["ci", "--quota", "2MiB"]);
+    assert_eq!(more["quota"], 2 << 20);
+    let always = set(&[before["id"].as_str().unwrap(), "--expires", "never"]);
+    assert_eq!((&always["quota"], &always["expires"]), (&more["quota"], &Value::Null));
+    let mut all = set(&["ci", "--quota", "none", "--expires", "2999-01-01"]);
+    assert_eq!((&all["quota"], &all["expires"]), (&Value::Null, &"2999-01-01T00:00:00Z".into()));
+    for changed in ["quota", "expires"] {
+        all[changed] = before[changed].clone();
+    }
+    assert_eq!(all, before, "name, rights, path and identifier stay");
+    let server = site.serve(&[]);
+    assert!(holder(&server, &token).is_answered(), "the token is the same");
+
+    assert_eq!(key(&site, &["set", "nobody", "--quota", "1"]).code, Some(3));
+    for wrong in
+        [&["set", "ci"][..], &["set", "ci", "--expires", "2020-01-01"], &["set", "ci", "--quota", "much"]]
+    {
+        assert_eq!(key(&site, wrong).code, Some(2), "{wrong:?}");
+    }
+    assert_eq!(listed(&site)[0]["expires"], "2999-01-01T00:00:00Z");
+}
+
+#[test]
 fn keys_are_where_the_server_has_its_state_and_serving_is_as_before() {
     let site = Site::new();
     let add = ["key", "add", "ci", "--allow", "read"];

@@ -252,6 +252,24 @@ fn a_quota_holds_over_restarts_and_what_is_gone_is_free_again() {
 }
 
 #[test]
+fn more_room_for_a_key_counts_with_the_next_file() {
+    let site = Site::new();
+    let word = add(&site, "writer", &["--allow", "write", "--quota", "500"]);
+    let bytes = noise(1, 400);
+    let server = site.serve(&[]);
+    let mut asker = holder(&server, &word);
+    let mut store = |request, name| {
+        asker.stream.write_all(&whole(request, put(name, &bytes), &bytes, MIB)).unwrap();
+        outcome(&mut asker, request).err()
+    };
+    assert_eq!((store(1, "a"), store(2, "b")), (None, Some(LIMIT)));
+    assert_eq!(key(&site, &["set", "writer", "--quota", "800"]).code, Some(0));
+    assert_eq!((store(3, "b"), store(4, "c")), (None, Some(LIMIT)));
+    assert_eq!(key(&site, &["set", "writer", "--quota", "100"]).code, Some(0));
+    assert_eq!(store(5, "d"), Some(LIMIT), "less than is there already");
+}
+
+#[test]
 fn what_was_acknowledged_is_there_whole_when_the_server_is_killed() {
     let (site, mut server, word) = writing(&[], &[]);
     let mut asker = holder(&server, &word);

@@ -131,7 +131,10 @@ async fn why_a_server_refuses_is_passed_on_with_its_code() {
         let (_dir, source, _) = local(len);
         for (code, text) in [
             (Code::NotAllowed, "a key is needed to write"),
-            (Code::Exists, "another client is uploading a file of this name at this moment"),
+            (
+                Code::Exists,
+                "another client is storing, removing or renaming something of this name at this moment",
+            ),
             (Code::NoSpace, "there is no space left"),
             (Code::Limit, "it is larger than this server takes"),
             (Code::Checksum, "what arrived is not what was announced"),
