@@ -60,12 +60,14 @@ class Store:
     before: Files = field(default_factory=dict)
     #: An earlier server was killed when it had some blocks.
     is_begun: bool = False
+    #: The faults happen to what the server writes down about it, and not to the files.
+    is_about_state: bool = False
     options: tuple[str, ...] = CLIENT_OPTIONS
     #: Which thread does what is up to chance.
     is_steady: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        self.root = self.scratch / "stored"
+        self.root, self.state = self.scratch / "stored", self.scratch / "state"
         self.log_dir = self.scratch / "client-logs"
         self.tracer = Tracer(self.scratch)
         known = Known(self.before)
@@ -83,7 +85,7 @@ class Store:
     def prepare(self) -> None:
         for folder in (self.root, self.log_dir):
             shutil.rmtree(folder, ignore_errors=True)
-        self.keys.copy(self.scratch / "state")
+        self.keys.copy(self.state)
         make(self.root, self.before, OLDER)
         if self.is_begun and self.large:
             # The first write to a journal is its header, each further one the record of a block.
@@ -115,7 +117,7 @@ class Store:
             result = self.tell(server)
             if result.returncode != 0 or server.stop() != 0:
                 sys.exit(f"{self.name}: the plain run failed: {result.stderr} {server.errors()}")
-        return self.tracer.calls([self.root], began)
+        return self.tracer.calls([self.state if self.is_about_state else self.root], began)
 
     def judge_order(self, calls: list[Call]) -> Iterator[str]:
         """What the plain run did not flush, or not in time, and what is not as it was wanted."""
@@ -265,5 +267,8 @@ def stores(programs: Programs, scratch: Path) -> Iterator[Store]:
     yield Store("put: folder that exists", task=Task.put_folder(source, "tree"), before=there, **where)
     yield Store("rm: file", task=Task.remove(["in/large"]), before=old, **where)
     yield Store("rm: folder", task=Task.remove(["tree"], is_folder=True), before=there | old, **where)
+    yield Store("put: small file, its state", task=Task.put(single, "single"), is_about_state=True, **where)
+    yield Store("put: folder, its state", task=Task.put_folder(source, "tree"), is_about_state=True, **where)
+    yield Store("rm: file, its state", task=Task.remove(["in/large"]), before=old, is_about_state=True, **where)
     yield Store("mv: file to a new folder", task=Task.move("in/large", "made/below/large"), before=old, **where)
     yield Store("mv: folder", task=Task.move("tree", "in/tree"), before=old | there, **where)
