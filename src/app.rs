@@ -10,10 +10,12 @@ use crate::error::Code;
 
 mod address;
 mod audit;
+pub mod control;
 mod folders;
 mod hangup;
 mod identity;
 mod keys;
+mod owner;
 pub mod server;
 
 /// Why a program ends, for a person and as an exit status.

@@ -16,7 +16,7 @@ use crate::tree::Tree;
 pub mod history;
 pub mod sqlite;
 
-use history::Transfer;
+use history::{Step, Transfer};
 
 /// A memory that outlives the process. Calls may block: keep them off the async threads.
 pub trait Catalog: Send + Sync + 'static {
@@ -41,6 +41,14 @@ pub trait Catalog: Send + Sync + 'static {
     /// # Errors
     /// If the catalog cannot be read.
     fn transfers(&self, _most: u32) -> Result<Vec<Transfer>, CatalogError> {
+        Err(CatalogError::unable())
+    }
+
+    /// A step through the transfers, the newest first, each with the number under which it is noted.
+    ///
+    /// # Errors
+    /// If the catalog cannot be read.
+    fn history(&self, _step: &Step) -> Result<Vec<(i64, Transfer)>, CatalogError> {
         Err(CatalogError::unable())
     }
 

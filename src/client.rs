@@ -55,6 +55,7 @@ pub use security::{Security, TlsMode};
 pub use target::Target;
 pub use v2::ask::{Facts, Pinger, Verified, stat, verify};
 pub use v2::change::{remove, rename};
+pub use v2::control::{Said, control};
 pub use v2::listing::{Batch, Start, list};
 
 /// Which version of the protocol is spoken.

@@ -12,15 +12,18 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::control::Question;
 use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
 use crate::server;
 use crate::service::Net;
 use crate::units::{Rate, Span};
 
+pub mod control;
 pub mod keys;
 mod options;
 
+use control::ControlTask;
 use keys::KeyTask;
 pub use options::{LogFormat, Options, TlsMode};
 
@@ -62,6 +65,8 @@ pub enum Task {
     Serve(Box<Config>),
     /// To look after the keys.
     Key(KeyTask),
+    /// To ask a running server about itself.
+    Control(ControlTask),
 }
 
 /// Where a given identity lies.
@@ -140,14 +145,25 @@ pub enum ConfigError {
 pub fn load(arguments: impl IntoIterator<Item = OsString>) -> Result<Task, ConfigError> {
     let mut matches = command().try_get_matches_from(arguments)?;
     let mut given = Options::from_arg_matches_mut(&mut matches)?;
-    if let Some(keys::Command::Key(command)) = given.command.take() {
-        return keys::task(command).map(Task::Key);
+    if let Some(command) = given.command.take() {
+        return task(command);
     }
     let file = match &given.config {
         Some(path) => read_file(path)?,
         None => Options::default(),
     };
     check(given.or(file)).map(Box::new).map(Task::Serve)
+}
+
+fn task(command: keys::Command) -> Result<Task, ConfigError> {
+    use keys::Command;
+    match command {
+        Command::Key(command) => keys::task(command).map(Task::Key),
+        Command::Status(status) => status.task(Question::Status).map(Task::Control),
+        Command::Clients(clients) => clients.task(Question::Clients).map(Task::Control),
+        Command::History(history) => history.task().map(Task::Control),
+        Command::Cancel(cancel) => cancel.task().map(Task::Control),
+    }
 }
 
 /// The server's command line, from which the help is made.

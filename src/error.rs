@@ -31,6 +31,8 @@ pub enum Code {
     LocalIo,
     /// The target exists, or is in use by another program.
     Exists,
+    /// Somebody who may has cancelled the transfer.
+    Cancelled,
     /// Some of several files failed.
     Partial,
     /// The source changed while it was being sent.
@@ -45,7 +47,7 @@ pub enum Code {
 
 impl Code {
     /// All kinds, by exit status.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Other,
         Self::Usage,
         Self::NotFound,
@@ -58,6 +60,7 @@ impl Code {
         Self::Limit,
         Self::LocalIo,
         Self::Exists,
+        Self::Cancelled,
         Self::Partial,
         Self::SourceChanged,
         Self::Timeout,
@@ -81,6 +84,7 @@ impl Code {
             Self::Limit => 10,
             Self::LocalIo => 11,
             Self::Exists => 13,
+            Self::Cancelled => 14,
             Self::Partial => 23,
             Self::SourceChanged => 24,
             Self::Timeout => 28,
@@ -105,6 +109,7 @@ impl Code {
             Self::Limit => "limit",
             Self::LocalIo => "local-io",
             Self::Exists => "exists",
+            Self::Cancelled => "cancelled",
             Self::Partial => "partial",
             Self::SourceChanged => "source-changed",
             Self::Timeout => "timeout",
@@ -129,6 +134,7 @@ impl Code {
             Self::Limit => "a limit was reached",
             Self::LocalIo => "a local file or folder cannot be read or written",
             Self::Exists => "the target exists (server: state folder in use)",
+            Self::Cancelled => "the transfer was cancelled on the server",
             Self::Partial => "some of several files failed",
             Self::SourceChanged => "the source changed while it was sent",
             Self::Timeout => "timeout",

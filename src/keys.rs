@@ -85,6 +85,15 @@ pub struct KeyName(Box<str>);
 pub struct KeyNameError;
 
 impl KeyName {
+    /// What whoever may read a server's state folder is called. No key can be made under this name.
+    pub const OWNER: &str = "owner";
+
+    /// The name [`Self::OWNER`].
+    #[must_use]
+    pub fn owner() -> Self {
+        Self(Self::OWNER.into())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

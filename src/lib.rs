@@ -11,7 +11,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, keys, storage, staged, fileops, tls
-//! L1 words     codec, digest, error, exchange, limits, listing, names, patterns, pin, progress, rate, rights, sniff, text, token, tree, units
+//! L1 words     codec, control, digest, error, exchange, limits, listing, names, patterns, pin, progress, rate, rights, sniff, text, token, tree, units
 //! ```
 
 pub mod app;
@@ -19,6 +19,7 @@ pub mod catalog;
 pub mod client;
 pub mod codec;
 pub mod config;
+pub mod control;
 pub mod digest;
 pub mod error;
 pub mod exchange;

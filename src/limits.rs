@@ -159,6 +159,24 @@ pub const UPLOAD_ROUNDS_MAX: u32 = 1;
 pub const UPLOAD_CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a client may need to compute the root of what it puts, or the values of all blocks.
 pub const UPLOAD_HASHING_MAX: Duration = Duration::from_secs(60 * 60);
+/// Longest name of a running transfer, in bytes.
+pub const TRANSFER_ID_MAX: usize = 32;
+/// Questions about the server that one connection has in flight; further ones are refused.
+pub const V2_CONTROLS_MAX: usize = 4;
+/// Running transfers, or connections, that are told of at once.
+pub const CONTROL_PAGE: usize = 64;
+/// Transfers of a connection that are told by their ids.
+pub const CONTROL_TRANSFERS_MAX: usize = 16;
+/// Bytes of a name in what is said of a connection.
+pub const CONTROL_NAME_MAX: usize = 256;
+/// Bytes of a cause in what is said of a transfer that has ended.
+pub const CONTROL_CAUSE_MAX: usize = 2048;
+/// How long a client may take what is under way of a transfer that was cancelled, before it is cut.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(2);
+/// How long it is remembered that a transfer was cancelled, for a client that comes again.
+pub const CANCELLED_REMEMBERED: Duration = Duration::from_secs(60);
+/// Cancelled transfers that are remembered, at most.
+pub const CANCELLED_REMEMBERED_MAX: usize = 1024;
 /// Stretches of listings that the server makes at the same time: each holds a descriptor for each folder
 /// on its way.
 pub const LISTING_MAX: usize = 8;
@@ -497,6 +515,14 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60 * 60);
 pub const HISTORY_MAX: u32 = 100_000;
 /// How long they are kept.
 pub const HISTORY_AGE_MAX: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// Transfers of the past that are shown where nobody says how many.
+pub const HISTORY_SHOWN: u32 = 100;
+/// Records that wait to be shown.
+pub const CONTROL_RECORDS: usize = 64;
+/// Rows of the history that are read at once for whoever asks for it.
+pub const HISTORY_PAGE: u32 = 128;
+/// Longest name or address of a client by which the history is filtered, in bytes.
+pub const HISTORY_CLIENT_MAX: usize = 256;
 /// Digests, trees and transfers that wait to be written to the catalog; more are forgotten.
 pub const CATALOG_QUEUE: usize = 1024;
 /// How long one call waits for a catalog that somebody else has locked.

@@ -112,12 +112,31 @@ pub enum Verb {
     Remove,
     /// Take this name away from what has it: the new name takes [`Self::Put`] besides.
     Move,
+    /// How is the server, and what is being moved?
+    Status,
+    /// Who is connected?
+    Clients,
+    /// What was moved?
+    History,
+    /// End somebody's transfer.
+    Cancel,
 }
 
 impl Verb {
     /// All verbs.
-    pub const ALL: [Self; 7] =
-        [Self::Ping, Self::Stat, Self::Get, Self::List, Self::Put, Self::Remove, Self::Move];
+    pub const ALL: [Self; 11] = [
+        Self::Ping,
+        Self::Stat,
+        Self::Get,
+        Self::List,
+        Self::Put,
+        Self::Remove,
+        Self::Move,
+        Self::Status,
+        Self::Clients,
+        Self::History,
+        Self::Cancel,
+    ];
 
     /// What the log calls it.
     #[must_use]
@@ -130,6 +149,10 @@ impl Verb {
             Self::Put => "put",
             Self::Remove => "remove",
             Self::Move => "move",
+            Self::Status => "status",
+            Self::Clients => "clients",
+            Self::History => "history",
+            Self::Cancel => "cancel",
         }
     }
 
@@ -141,6 +164,7 @@ impl Verb {
             Self::Stat | Self::Get | Self::List => Some(Right::Read),
             Self::Put => Some(Right::Write),
             Self::Remove | Self::Move => Some(Right::Delete),
+            Self::Status | Self::Clients | Self::History | Self::Cancel => Some(Right::Admin),
         }
     }
 }

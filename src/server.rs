@@ -87,6 +87,7 @@ pub async fn run(
     stopping: CancellationToken,
 ) -> bool {
     let drain_timeout = settings.drain_timeout;
+    service.live().opens(listener.local_addr().ok(), settings.connections_max);
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let addresses = Arc::new(Addresses::new(settings.connections_per_address_max));
     let rates = Rates::new(&settings);

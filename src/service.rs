@@ -20,10 +20,12 @@ pub(crate) mod accounts;
 pub mod address;
 mod ahead;
 pub(crate) mod attempts;
+pub(crate) mod control;
 pub(crate) mod digests;
 pub mod events;
 pub(crate) mod history;
 pub(crate) mod listing;
+pub(crate) mod live;
 mod memory;
 mod registry;
 pub(crate) mod small;
@@ -39,6 +41,7 @@ pub use events::{Event, Observer};
 use access::Permit;
 use accounts::Accounts;
 use digests::{Digests, HashError, Priority};
+use live::Live;
 use small::Roots;
 use transfer::Transfer;
 use uploads::{Busy, Ledger, Uploads, Wholes};
@@ -68,6 +71,8 @@ struct Inner {
     busy: Busy,
     /// Files that were put as a whole.
     wholes: Wholes,
+    /// What is going on.
+    live: Arc<Live>,
 }
 
 /// A file that may be sent.
@@ -117,13 +122,20 @@ impl Service {
             listings: Arc::new(Semaphore::new(LISTING_MAX)),
             busy: Busy::default(),
             wholes: Wholes::default(),
+            live: Live::new(),
         };
         Self { inner: Arc::new(inner) }
     }
 
     /// Tells the observer.
     pub(crate) fn tell(&self, event: &Event<'_>) {
+        self.inner.live.counts.hear(event);
         self.inner.observer.observe(event);
+    }
+
+    /// What is going on.
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.inner.live
     }
 
     /// Opens a file for reading: at once if everything is in memory, else off the async threads.

@@ -180,6 +180,20 @@ impl Audit {
                 let cause = logged(cause.as_bytes());
                 tracing::error!(event = "keys-unreadable", %cause, "Nobody is let in by a key: {cause}");
             }
+            Event::Steered { peer, key, verb } => {
+                let (verb, with) = (verb.name(), with(key));
+                info!(
+                    event = "steered", %peer, key = key.map(field::display), verb,
+                    "Client {peer}{with} asked the server: {verb}"
+                );
+            }
+            Event::Cancelled { peer, key, id, name, of, direction } => {
+                let (file, with, direction) = (logged(name.as_bytes()), with(key), direction.name());
+                warn!(
+                    event = "cancelled", %peer, key = key.map(field::display), id, %file, of = %of, direction,
+                    "Client {peer}{with} cancelled {id}, the {direction} of '{file}' by {of}"
+                );
+            }
             Event::KeysReadable => info!(event = "keys-readable", "The keys can be read again"),
             _ => {}
         }

@@ -62,7 +62,7 @@ fn add(state: &Path, token: &Token, key: &Key, json: bool) -> anyhow::Result<()>
 }
 
 /// A token whose identifier can be given as an argument: it does not look like an option. One in 64 would.
-fn new_token() -> Result<Token, Failure> {
+pub(super) fn new_token() -> Result<Token, Failure> {
     loop {
         let mut random = Zeroizing::new([0; TOKEN_RANDOM]);
         aws_lc_rs::default_provider()

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use super::address::Address;
 use super::audit::Audit;
 use super::hangup::Terminal;
+use super::owner::Owner;
 use super::{Failure, exit_code, fail, folders, identity, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat, Task};
@@ -34,13 +35,15 @@ use crate::server::{self, listener};
 use crate::service::{Access, Observer, Service};
 use crate::storage::local::LocalDisk;
 use crate::tls::{Identity, Serving};
+use crate::token::Token;
 
 /// Runs the server with these arguments (the first is the program's name) and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let stopping = CancellationToken::new();
     let result = catch_interrupts(stopping.clone()).and_then(|()| match config::load(arguments) {
-        Ok(Task::Serve(config)) => run(*config, stopping),
+        Ok(Task::Serve(config)) => run(*config, stopping.clone()),
         Ok(Task::Key(task)) => super::keys::run(task),
+        Ok(Task::Control(task)) => super::control::run(&task, &stopping),
         Err(ConfigError::Arguments(error)) => {
             // Help and version are errors to clap, but of status 0 and for standard output.
             let _ = error.print();
@@ -125,11 +128,13 @@ fn serve(
         .build()
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
+    let token = super::keys::new_token()?;
     let access = Access::new(keys, config.require_key, config.plaintext_keys.clone())
-        .with_upload_max(config.upload_max);
+        .with_upload_max(config.upload_max)
+        .with_owner(&token);
     let service = Service::new(disk, catalog, Arc::clone(&audit), access);
     let pin = identity.map(Identity::pin);
-    let door = Door { listener, tls, pin, settings };
+    let door = Door { listener, tls, pin, token, settings };
     let outcome = runtime.block_on(listen(config, door, service, Arc::clone(&audit), stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.
@@ -143,6 +148,8 @@ struct Door {
     listener: TcpListener,
     tls: Option<Serving>,
     pin: Option<Pin>,
+    /// What the owner shows as a key.
+    token: Token,
     settings: server::Settings,
 }
 
@@ -153,12 +160,13 @@ async fn listen(
     audit: Arc<Audit>,
     stopping: CancellationToken,
 ) -> anyhow::Result<()> {
-    let Door { listener, tls, pin, settings } = door;
+    let Door { listener, tls, pin, token, settings } = door;
     stop_on_signals(&stopping)?;
     heed_hangups(config, tls.clone(), &stopping)?;
     let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
     let address = listener.local_addr().context("cannot tell the port")?;
     Address { port: address.port(), pin }.note(&config.state);
+    let _noted = Owner { address, pin, token }.note(&config.state);
     announce(address, config);
     if !config.staged_age.is_zero() {
         let (service, stopping) = (service.clone(), stopping.clone());

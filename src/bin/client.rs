@@ -2,7 +2,8 @@
 //!
 //! 1. Ctrl+C is caught before anything else; the command line becomes a checked [`args::Job`].
 //! 2. The log is opened if it can be; each file is fetched by [`oneport::client::fetch`], or asked about
-//!    ([`asking`]), or a folder is listed ([`ls`]); or files are stored, removed or moved ([`storing`]).
+//!    ([`asking`]), or a folder is listed ([`ls`]); or files are stored, removed or moved ([`storing`]);
+//!    or the server is asked about itself ([`steering`]).
 //! 3. What happens is shown by a view and logged; the results go to standard output.
 
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ mod json;
 mod ls;
 #[path = "client/plain.rs"]
 mod plain;
+#[path = "client/steering.rs"]
+mod steering;
 #[path = "client/storing.rs"]
 mod storing;
 #[path = "client/total.rs"]
@@ -119,6 +122,7 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
             Task::Put(uploads) => Ok(storing::put_all(job, uploads, stop).await),
             Task::Remove { .. } | Task::Move { .. } => Ok(storing::change_all(job, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
+            Task::Control { server, question } => Ok(steering::ask(job, server, question, stop).await),
             Task::Ls(ls) => Ok(ls::list_all(job, ls, stop).await),
             Task::Stat | Task::Verify => Ok(asking::ask_all(job, stop).await),
         }

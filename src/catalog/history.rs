@@ -1,28 +1,6 @@
 //! What is kept of each transfer that has ended: who moved what, which way, how fast, and what came of it.
 
-/// Which way bytes went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// To the client.
-    Download,
-    /// From the client.
-    Upload,
-}
-
-impl Direction {
-    /// What it is called.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Download => "download",
-            Self::Upload => "upload",
-        }
-    }
-
-    pub(super) fn parse(name: &str) -> Option<Self> {
-        [Self::Download, Self::Upload].into_iter().find(|direction| direction.name() == name)
-    }
-}
+pub use crate::control::{Direction, Outcome};
 
 /// A transfer that has ended, or the small files of one connection taken together.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,12 +29,37 @@ pub struct Transfer {
     pub digest: Option<String>,
     /// Why it is not whole; `None` if it is.
     pub cause: Option<String>,
+    /// Who has cancelled it, if somebody has.
+    pub cancelled_by: Option<String>,
 }
 
 impl Transfer {
+    /// What came of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        match (&self.cancelled_by, &self.cause) {
+            (Some(_), _) => Outcome::Cancelled,
+            (None, Some(_)) => Outcome::Failed,
+            (None, None) => Outcome::Ok,
+        }
+    }
+
     /// Whether all of it was moved.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.cause.is_none()
     }
+}
+
+/// A step through the history, from the newest transfer to the oldest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Step {
+    /// Ended at this moment or later, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// Ended before this moment, in milliseconds since 1970.
+    pub until_ms: Option<i64>,
+    /// Noted before the one of this number.
+    pub before: Option<i64>,
+    /// At most so many.
+    pub most: u32,
 }

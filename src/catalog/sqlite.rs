@@ -21,7 +21,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use tracing::warn;
 
-use super::history::Transfer;
+use super::history::{Step, Transfer};
 use super::{Catalog, CatalogError, OwnedChange, OwnedFile, Shift};
 use crate::digest::Md5;
 use crate::limits::{
@@ -40,7 +40,7 @@ mod trees;
 const FILE: &str = "catalog.db";
 
 /// Each step takes the schema from the number of its place to the next.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     "
     CREATE TABLE md5 (
         device BIGINT NOT NULL,
@@ -59,6 +59,7 @@ const MIGRATIONS: [&str; 4] = [
     trees::MIGRATION,
     owned::MIGRATION,
     transfers::MIGRATION,
+    transfers::MIGRATION_CANCELLED,
 ];
 
 /// Why a catalog must not be used. All other trouble is lived with.
@@ -229,6 +230,12 @@ impl Catalog for SqliteCatalog {
     fn transfers(&self, most: u32) -> Result<Vec<Transfer>, CatalogError> {
         let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
         let read = reader.with(|connection| transfers::newest(connection, most));
+        read.ok_or_else(|| CatalogError("it cannot be read now".to_owned()))
+    }
+
+    fn history(&self, step: &Step) -> Result<Vec<(i64, Transfer)>, CatalogError> {
+        let mut reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = reader.with(|connection| transfers::page(connection, step));
         read.ok_or_else(|| CatalogError("it cannot be read now".to_owned()))
     }
 

@@ -103,6 +103,18 @@ pub enum FetchError {
         /// The server.
         peer: SocketAddr,
     },
+    /// Somebody who may has cancelled the transfer on the server.
+    #[error("the transfer was cancelled by an operator of the server at {peer}")]
+    Cancelled {
+        /// The server.
+        peer: SocketAddr,
+    },
+    /// The server is older than what it was asked.
+    #[error("the server at {peer} does not know this request; it is of an older version")]
+    Unknowing {
+        /// The server.
+        peer: SocketAddr,
+    },
     /// The server cannot read the file now.
     #[error("{peer} cannot send the file now: {text}")]
     Unavailable {
@@ -293,7 +305,8 @@ impl FetchError {
             Self::Lost { .. } => Code::Lost,
             Self::Silent { .. } => Code::Timeout,
             Self::Unanswered { .. } => Code::Lost,
-            Self::OldServer { .. } | Self::KeyNeedsV2 { .. } | Self::NoUploads { .. } => Code::Unsupported,
+            Self::Cancelled { .. } => Code::Cancelled,
+            Self::Unknowing { .. } | Self::OldServer { .. } | Self::KeyNeedsV2 { .. } | Self::NoUploads { .. } => Code::Unsupported,
             Self::Untrusted(distrust) => distrust.code(),
             Self::SourceChanged { .. } | Self::StreamChanged { .. } | Self::LocalChanged { .. } => {
                 Code::SourceChanged
@@ -336,6 +349,8 @@ impl FetchError {
             | Self::Violated { .. }
             | Self::Checksum { .. } => true,
             Self::NotFound(_)
+            | Self::Cancelled { .. }
+            | Self::Unknowing { .. }
             | Self::Selection { .. }
             | Self::Refused { .. }
             | Self::OldServer { .. }

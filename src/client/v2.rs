@@ -19,6 +19,7 @@ use crate::staged::Part;
 mod answers;
 pub(super) mod ask;
 pub(super) mod change;
+pub(super) mod control;
 mod crew;
 mod download;
 pub(super) mod give;

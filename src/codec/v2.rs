@@ -13,6 +13,7 @@ use super::WireError;
 use crate::error::{Code, EXIT_INTERRUPTED};
 
 mod client_frame;
+mod control;
 mod either;
 mod hello;
 mod list;

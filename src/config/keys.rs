@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::{ConfigError, read_file, state_folder};
-use crate::keys::KeyName;
+use super::{ConfigError, control, read_file, state_folder};
+use crate::keys::{KeyName, KeyNameError};
 use crate::limits::QUOTA_MAX;
 use crate::names::FileName;
 use crate::rights::{Grant, Rights};
@@ -24,6 +24,18 @@ pub enum Command {
     /// Make, list, change and revoke API keys; a running server follows at once
     #[command(subcommand)]
     Key(KeyCommand),
+
+    /// Show how the running server is, and what is being moved
+    Status(control::Plain),
+
+    /// Show who is connected to the running server
+    Clients(control::Plain),
+
+    /// Show what the running server has moved, the newest first
+    History(control::History),
+
+    /// End a running transfer, by the id that status shows
+    Cancel(control::Cancel),
 }
 
 /// What can be done with keys.
@@ -43,6 +55,7 @@ pub enum KeyCommand {
 #[derive(Clone, Debug, Args)]
 pub struct Add {
     /// Name of the key, for you and the log: letters, digits, '.', '_' and '-'
+    #[arg(value_parser = new_name)]
     name: KeyName,
 
     /// What it allows: a list of read, write, delete, push and admin
@@ -124,7 +137,7 @@ pub struct Revoke {
 
 /// Where the keys are.
 #[derive(Clone, Debug, Args)]
-struct Place {
+pub(super) struct Place {
     /// Folder of the server's state [default: .oneport]
     #[arg(long, env = "ONEPORT_STATE", value_name = "DIR")]
     state: Option<PathBuf>,
@@ -265,10 +278,27 @@ pub(super) fn task(command: KeyCommand) -> Result<KeyTask, ConfigError> {
         }
         KeyCommand::Revoke(Revoke { key, place }) => (place, Action::Revoke(key)),
     };
-    let state = match (place.state, &place.config) {
-        (Some(state), _) => Some(state),
-        (None, Some(config)) => read_file(config)?.state,
-        (None, None) => None,
-    };
-    Ok(KeyTask { state: state_folder(state), action })
+    Ok(KeyTask { state: place.folder()?, action })
+}
+
+impl Place {
+    /// The state folder that is meant.
+    pub(super) fn folder(self) -> Result<PathBuf, ConfigError> {
+        let state = match (self.state, &self.config) {
+            (Some(state), _) => Some(state),
+            (None, Some(config)) => read_file(config)?.state,
+            (None, None) => None,
+        };
+        Ok(state_folder(state))
+    }
+}
+
+/// Reads the name of a key that is to be made.
+fn new_name(text: &str) -> Result<KeyName, String> {
+    match text.parse() {
+        Ok(name) if name == KeyName::owner() => {
+            Err("that is what the log calls whoever may read the server's state folder".to_owned())
+        }
+        parsed => parsed.map_err(|error: KeyNameError| error.to_string()),
+    }
 }

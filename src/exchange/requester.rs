@@ -13,6 +13,7 @@ use crate::codec::v2::{
     ClientFrame, Entries, ErrorCode, File, Get, List, Move, Put, Remove, RequestId, SERVER_FRAME_MAX,
     ServerFrame, Stat, Values, Welcome,
 };
+use crate::control::Question;
 use crate::limits::V2_WINDOW;
 
 use crate::tree::{BlockHash, HASH_LEN, Need, ProofError, Root, Verifier, block_span};
@@ -31,6 +32,8 @@ pub enum Heard {
     File(RequestId, File),
     /// The next things in a folder.
     Entries(RequestId, Entries),
+    /// Something that the server says of itself, as text that nobody has looked at yet.
+    Record(RequestId, Bytes),
     /// The head of some bytes, which follow.
     Data(Data),
     /// All of it has arrived. `values` holds what was asked for with
@@ -87,6 +90,8 @@ enum Due {
     Listing(Listing),
     /// Something is being changed: END says that it is done.
     Change,
+    /// Something is asked of the server about itself.
+    Control,
     /// Not wanted any more; what still comes is passed over: at most so many bytes of data.
     Cancelled(u64),
 }
@@ -155,6 +160,11 @@ impl Requester {
         ClientFrame::Move(self.begin(Due::Change), names)
     }
 
+    /// Asks a server about itself; the frame is to be sent.
+    pub fn control(&mut self, question: Question) -> ClientFrame {
+        ClientFrame::Control(self.begin(Due::Control), question)
+    }
+
     /// Gives a request up; the frame is to be sent, if there is one.
     pub fn cancel(&mut self, request: RequestId) -> Option<ClientFrame> {
         let due = self.requests.get_mut(&request)?;
@@ -214,6 +224,7 @@ impl Requester {
             ServerFrame::File(request, file) => self.file(request, file),
             ServerFrame::Values(request, values) => self.values(request, values),
             ServerFrame::Entries(request, entries) => self.entries(request, entries),
+            ServerFrame::Record(request, json) => self.record(request, json),
             ServerFrame::Data { request, offset, len } => self.data(request, offset, len).map(Heard::Data),
             ServerFrame::End(request, root) => self.end(request, root),
             ServerFrame::Error(_, ErrorCode(0), _) => Err(WireError::Order("an error came that is none")),
@@ -254,7 +265,7 @@ impl Requester {
                 *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
-            Due::Listing(_) | Due::Change => {
+            Due::Listing(_) | Due::Change | Due::Control => {
                 return Err(WireError::Order("a file is described that was not asked for"));
             }
             Due::Cancelled(_) => return Ok(Heard::Nothing),
@@ -290,6 +301,14 @@ impl Requester {
                 Ok(Heard::Nothing)
             }
             _ => Err(WireError::Order("entries came that were not asked for")),
+        }
+    }
+
+    fn record(&self, request: RequestId, json: Bytes) -> Result<Heard, WireError> {
+        match self.requests.get(&request).ok_or(UNKNOWN)? {
+            Due::Control => Ok(Heard::Record(request, json)),
+            Due::Cancelled(_) => Ok(Heard::Nothing),
+            _ => Err(WireError::Order("a record came that was not asked for")),
         }
     }
 
@@ -344,7 +363,7 @@ impl Requester {
             }
             Due::Listing(_) if root.is_some() => Err(WireError::Order("a listing ends with a root")),
             Due::Listing(_) => Ok(Heard::End { request, root: None, values: Vec::new() }),
-            Due::Change => Ok(Heard::End { request, root, values: Vec::new() }),
+            Due::Change | Due::Control => Ok(Heard::End { request, root, values: Vec::new() }),
             Due::Cancelled(_) => Ok(Heard::Nothing),
             Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
         }

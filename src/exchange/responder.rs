@@ -238,6 +238,7 @@ impl Responder {
             ClientFrame::Put(..)
             | ClientFrame::Remove(..)
             | ClientFrame::Move(..)
+            | ClientFrame::Control(..)
             | ClientFrame::Bytes { .. } => Err(WireError::Order("nothing can be changed here")),
         }
     }

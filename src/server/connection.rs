@@ -15,6 +15,7 @@ use crate::codec::v2::Hello;
 use crate::error::Code;
 use crate::exchange::Responder;
 use crate::service::Event;
+use crate::service::history::Dialect as Spoken;
 use crate::sniff::{Dialect, sniff};
 
 /// First buffer of a connection, in bytes: enough for most requests.
@@ -25,9 +26,11 @@ const TLS_ONLY: &str = "this server speaks TLS only; connect with --tls require"
 
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
+    let presence = context.service.live().enter(peer);
     context.service.tell(&Event::Opened { peer });
     let Settings { idle_timeout, rate_min, .. } = context.settings;
-    let mut wire = Wire::new(stream, Pace { idle_timeout, rate_min }, context.rates.of(peer.ip()));
+    let pace = Pace { idle_timeout, rate_min };
+    let mut wire = Wire::new(stream, pace, context.rates.of(peer.ip()), presence);
     let end = converse(&mut wire, peer, context).await;
     let cause = end.err().map(|end| end.to_string());
     context.service.tell(&Event::Closed { peer, cause: cause.as_deref() });
@@ -43,6 +46,7 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         {
             Box::pin(wire.secure(tls.config(), &mut buffer)).await?;
             context.service.tell(&Event::Secured { peer });
+            wire.presence().secured();
             buffer.reserve(FIRST_BUFFER);
             dialect = tell_dialect(wire, &mut buffer).await?;
         }
@@ -77,6 +81,7 @@ async fn answer(
     if context.settings.require_tls && !wire.is_secured() {
         return refuse_plain(hello.is_some(), wire).await;
     }
+    wire.presence().speaks(if hello.is_some() { Spoken::V2 } else { Spoken::V1 });
     match hello {
         Some(hello) => Box::pin(v2::serve(hello, input, wire, peer, context)).await,
         None => v1::answer(request, wire, peer, context).await,

@@ -41,6 +41,9 @@ pub(super) enum End {
     /// The peer closed while it still had to bring something.
     #[error("closed before all that was due had come")]
     Unfinished,
+    /// A transfer was cancelled, and the peer has not taken what was under way of it.
+    #[error("a transfer was cancelled, and what was under way of it was not taken")]
+    Cancelled,
     /// The server stops and the peer had not asked for anything yet.
     #[error("the server is stopping")]
     Stopping,

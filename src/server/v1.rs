@@ -15,15 +15,20 @@ use tokio_util::codec::{Decoder, Encoder};
 use super::Context;
 use super::end::End;
 use super::wire::{Farewell, Wire};
+use crate::catalog::history::Direction;
 use crate::codec::v1::{self, Header, Request, RequestCodec, Response, ResponseCodec};
 use crate::digest::Md5;
 use crate::limits::{LAST_CHUNK, SEND_CHUNK, V1_OK_PATIENCE};
 use crate::names::{FileName, NameError};
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, Permit};
+use crate::service::accounts::NO_TRANSFER;
 use crate::service::transfer::Transfer;
 use crate::service::{Event, ServiceError, Source};
 use crate::storage::StoredFile;
+
+/// What a client is told that comes again for what somebody else has cancelled.
+const CANCELLED: &str = "the transfer was cancelled by an operator of the server";
 
 /// Reads a whole request.
 pub(super) async fn read_request(wire: &mut Wire, buffer: &mut BytesMut) -> Result<Request, End> {
@@ -68,6 +73,12 @@ pub(super) async fn answer(
             return Ok(());
         }
     };
+    if context.service.is_cancelled(&permit, NO_TRANSFER, Direction::Download) {
+        // This dialect had no words for it while the file was being sent.
+        wire.write_all(&encoded(Response::Refused(Bytes::from_static(CANCELLED.as_bytes())))?, false).await?;
+        wire.say_farewell().await;
+        return Ok(());
+    }
     match context.service.open(&permit).await {
         Ok(source) => send(&permit, source, wire, context).await,
         Err(ServiceError::Unavailable(cause)) => {
@@ -97,8 +108,17 @@ async fn send(permit: &Permit, source: Source, wire: &mut Wire, context: &Contex
         Source::Small { bytes, md5 } => {
             let pause_end = send_ok(wire, context).await?;
             let mut transfer = context.service.begin(permit, bytes.len() as u64);
-            sleep_until(pause_end).await;
-            if let Err(end) = send_small(name, md5, &bytes, &mut transfer, wire).await {
+            let moving = Arc::clone(transfer.moving());
+            let sending = async {
+                sleep_until(pause_end).await;
+                send_small(name, md5, &bytes, &mut transfer, wire).await
+            };
+            let sent = tokio::select! {
+                biased;
+                sent = sending => sent,
+                () = moving.cancelled() => Err(End::Cancelled),
+            };
+            if let Err(end) = sent {
                 transfer.cut(&end.to_string());
                 return Err(End::Told);
             }
@@ -113,7 +133,13 @@ async fn send(permit: &Permit, source: Source, wire: &mut Wire, context: &Contex
         },
     };
     let mut transfer = context.service.begin(permit, file.size());
-    match send_large(name, md5, &file, &mut transfer, wire).await {
+    let moving = Arc::clone(transfer.moving());
+    let sent = tokio::select! {
+        biased;
+        sent = send_large(name, md5, &file, &mut transfer, wire) => sent,
+        () = moving.cancelled() => Err(Cut::End(End::Cancelled)),
+    };
+    match sent {
         Ok(()) => finish(transfer, md5, wire).await,
         Err(end) => {
             transfer.cut(&end.to_string());

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use bytes::BytesMut;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -29,22 +29,27 @@ use crate::listing::Stretch;
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, NotAccepted, Permit};
 use crate::service::accounts::Account;
+use crate::service::control::{ControlError, Page};
 use crate::service::digests::HashError;
 use crate::service::history::Small;
 use crate::service::listing::ListingError;
+use crate::service::live::Presence;
 use crate::service::small::{Lane, Reading};
 use crate::service::uploads::{Begun, Room, Stored, UploadError};
 use crate::service::versions::{self, Version};
 use crate::service::{Event, ServiceError};
 use crate::tree::{Tree, Value};
 
+mod cancelling;
 mod changing;
+mod control;
 mod hearing;
 mod listing;
 mod opening;
 mod receiving;
 mod sending;
 
+use control::Controls;
 use listing::Listing;
 use opening::Opening;
 use receiving::{Following, Kept, Puts, Wholes};
@@ -53,6 +58,8 @@ use sending::Whole;
 /// The one text with which a name is refused, whatever the reason.
 const NO_SUCH_FILE: &str = "there is no such file";
 const CHANGED: &str = "the file changed while it was being sent";
+/// What the client of a transfer is told that somebody else has cancelled.
+const CANCELLED: &str = "the transfer was cancelled by an operator of the server";
 
 /// Serves a connection whose hello has been read; `input` is what came behind it.
 pub(super) async fn serve(
@@ -88,6 +95,9 @@ pub(super) async fn serve(
         changing: BTreeSet::new(),
         wholes: Wholes::default(),
         puts: Puts::default(),
+        controls: Controls::default(),
+        cancels: context.service.live().cancels(),
+        presence: Arc::clone(wire.presence()),
         came: 0,
         demanded: None,
         still_at: None,
@@ -182,6 +192,7 @@ enum Done {
     Stirred(RequestId),
     Roomed(Room),
     Stored(RequestId, Permit, u64, Result<Stored, UploadError>),
+    Paged(RequestId, Result<Page, ControlError>),
 }
 
 /// A turn to open a file, held until what came of it has been received or is gone.
@@ -213,6 +224,12 @@ struct Connection<'a> {
     wholes: Wholes,
     /// Files that the client puts and that this end asks for.
     puts: Puts,
+    /// What is asked of the server about itself.
+    controls: Controls,
+    /// Stirred whenever somebody cancels a transfer.
+    cancels: watch::Receiver<()>,
+    /// As others see this connection.
+    presence: Arc<Presence>,
     /// Bytes that have come in.
     came: u64,
     /// Since when the client owes something, and what had come by then.
@@ -255,7 +272,7 @@ impl Connection<'_> {
             self.do_asks();
             let mut has_moved = self.send(wire).await?;
             let Taken { bytes, frames } = self.take_input(wire)?;
-            has_moved |= frames;
+            has_moved |= frames | self.end_cancelled();
             while self.has_room()
                 && let Some(done) = self.running.try_join_next()
             {
@@ -284,6 +301,7 @@ impl Connection<'_> {
         let tick = self.responder.deadline().map(Instant::from_std);
         let is_idle = self.is_idle();
         let still_at = self.still_at();
+        let has_works = !self.works.is_empty();
         let may_hear = self.may_hear();
         let demanded = self.demanded();
         let told = tick.into_iter().chain(still_at).chain(demanded).min();
@@ -304,6 +322,8 @@ impl Connection<'_> {
         tokio::select! {
             ready = wire.readable(), if !self.input_ended && may_hear => ready?,
             Some(done) = self.running.join_next() => self.take(done.ok()),
+            // It is looked at where everything is.
+            Ok(()) = self.cancels.changed(), if has_works => self.cancels.mark_changed(),
             () = sleep_until(deadline) => match told {
                 None => return Err(End::Idle(idle_timeout)),
                 Some(_) => {
@@ -414,6 +434,7 @@ impl Connection<'_> {
             Done::Stirred(request) => self.go_on(request),
             Done::Roomed(room) => self.roomed(room),
             Done::Stored(request, permit, size, stored) => self.stored(request, &permit, size, stored),
+            Done::Paged(request, made) => self.paged(request, made),
             Done::Rooted(request, Err(error)) | Done::Valued(request, _, Err(error)) => {
                 let (code, text) = match error {
                     HashError::Changed => (Code::SourceChanged, CHANGED.to_owned()),

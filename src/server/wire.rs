@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::rates::Throttle;
 use crate::limits::SMALL_FILE_MAX;
+use crate::service::live::Presence;
 use crate::storage::StoredFile;
 use crate::tls::TlsError;
 
@@ -80,8 +81,18 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, pace: Pace, throttle: Option<Throttle>) -> Self {
-        Self { socket: Socket::new(stream, pace, throttle), secure: None }
+    pub(super) fn new(
+        stream: TcpStream,
+        pace: Pace,
+        throttle: Option<Throttle>,
+        presence: Arc<Presence>,
+    ) -> Self {
+        Self { socket: Socket::new(stream, pace, throttle, presence), secure: None }
+    }
+
+    /// As others see this connection.
+    pub(super) fn presence(&self) -> &Arc<Presence> {
+        self.socket.presence()
     }
 
     /// Shakes hands. `read` is what was read of the handshake already; it is taken. Without a deadline of its

@@ -19,7 +19,7 @@ use super::{Event, Service, lock};
 use crate::keys::{Key, KeyName, KeyStore, NoKeys};
 use crate::limits::PLAINTEXT_WARNED_MAX;
 use crate::names::{FileName, NameError};
-use crate::rights::{Grant, Right, Verb};
+use crate::rights::{Grant, Right, Rights, Verb};
 use crate::text;
 use crate::token::{KeyId, Token, TokenError, TokenHash};
 
@@ -27,6 +27,8 @@ use crate::token::{KeyId, Token, TokenError, TokenHash};
 pub struct Access {
     everybody: Grant,
     keys: Box<dyn KeyStore>,
+    /// What whoever may read the server's state folder shows as a key.
+    owner: Option<Arc<Key>>,
     /// What the key of an unknown identifier is compared with, so that it takes as long.
     nobody: TokenHash,
     plaintext: Vec<Net>,
@@ -99,6 +101,7 @@ impl Access {
         Self {
             everybody: if require_key { Grant::default() } else { Grant::reading() },
             keys: Box::new(keys),
+            owner: None,
             nobody: Token::new(&[0; crate::token::TOKEN_RANDOM]).hash(),
             plaintext,
             attempts: Attempts::default(),
@@ -112,6 +115,15 @@ impl Access {
     #[must_use]
     pub fn with_upload_max(self, max: Option<u64>) -> Self {
         Self { upload_max: max, ..self }
+    }
+
+    /// Whoever shows this token may see and steer the server, under the name [`KeyName::OWNER`].
+    #[must_use]
+    pub fn with_owner(self, token: &Token) -> Self {
+        let grant = Grant { rights: Rights::from_iter([Right::Admin]), prefix: Box::default() };
+        let (id, name, hash, created) = (token.id(), KeyName::owner(), token.hash(), Timestamp::now());
+        let key = Key { id, name, hash, grant, created, expires: None, quota: None };
+        Self { owner: Some(Arc::new(key)), ..self }
     }
 
     /// Whether anybody has a key.
@@ -187,6 +199,13 @@ impl Service {
         self.check(caller, Verb::List, name)?;
         let name = (!name.is_empty()).then(|| FileName::parse(name)).transpose().map_err(Denied::Name)?;
         Ok(Permit { caller: caller.clone(), name })
+    }
+
+    /// Whether `caller` may ask the server about itself, or steer it: what this verb stands for.
+    pub(crate) fn permit_control(&self, caller: &Caller, verb: Verb) -> Result<Permit<Verb>, Denied> {
+        // It concerns all that is served: a key that is limited to a part of it does not do.
+        self.check(caller, verb, b"")?;
+        Ok(Permit { caller: caller.clone(), name: verb })
     }
 
     /// Whether what a caller was permitted to do is still permitted to it: to be asked now and then by
@@ -284,7 +303,10 @@ impl Service {
 
     /// Looks a key up. That the keys cannot be read is told once, until they can be again.
     fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, ()> {
-        let Access { keys, is_failing, .. } = &self.inner.access;
+        let Access { keys, owner, is_failing, .. } = &self.inner.access;
+        if let Some(owner) = owner.as_ref().filter(|owner| owner.id == *id) {
+            return Ok(Some(Arc::clone(owner)));
+        }
         match keys.find(id) {
             Ok(found) => {
                 if is_failing.load(Ordering::Relaxed) && is_failing.swap(false, Ordering::Relaxed) {

@@ -19,13 +19,14 @@ use crate::tree::Root;
 
 use super::access::{Caller, Permit};
 use super::history::{Dialect, Ended};
+use super::live::{Asked, Moving, What};
 use super::registry::Registry;
 use super::{Event, Service, lock};
 
 /// Length of a transfer number, in bytes.
 pub(crate) const TRANSFER_LEN: usize = 16;
 
-const NO_TRANSFER: [u8; TRANSFER_LEN] = [0; TRANSFER_LEN];
+pub(crate) const NO_TRANSFER: [u8; TRANSFER_LEN] = [0; TRANSFER_LEN];
 
 /// Why a transfer ended of which nobody said why.
 const ENDED: &str = "the connection ended";
@@ -46,6 +47,8 @@ pub(crate) struct Account {
     way: Way,
     /// None for a transfer that is not shared.
     key: Option<Key>,
+    /// As others see it.
+    moving: Arc<Moving>,
     /// Nothing else is told before the start was.
     begun: Once,
     state: Mutex<State>,
@@ -57,6 +60,15 @@ enum Way {
     Out,
     /// Only what is stored has come to its end.
     In,
+}
+
+impl Way {
+    fn direction(self) -> Direction {
+        match self {
+            Self::Out => Direction::Download,
+            Self::In => Direction::Upload,
+        }
+    }
 }
 
 struct State {
@@ -85,26 +97,54 @@ impl Service {
             .then(|| (caller.peer().ip(), caller.key_id(), transfer, name.clone(), size));
         let shared = key.as_ref().and_then(|key| self.inner.accounts.get(key));
         let account = shared.unwrap_or_else(|| {
-            let new = Arc::new(Account::new(self.clone(), permit, Way::Out, size, have, key.clone()));
+            let new = Account::new(self.clone(), permit, transfer, Way::Out, size, have, key.clone());
+            let new = Arc::new(new);
             match key {
                 Some(key) => self.inner.accounts.get_or_insert(key, &new, |_| true),
                 None => new,
             }
         });
         account.begin();
+        account.moving.join(caller.peer());
         account
     }
 
+    /// Whether what is asked for was cancelled, so that it must not begin or go on: its client comes again, be it that
+    /// it has not heard of it.
+    pub(crate) fn is_cancelled(
+        &self,
+        permit: &Permit,
+        transfer: [u8; TRANSFER_LEN],
+        direction: Direction,
+    ) -> bool {
+        let asked = Asked { caller: permit.caller(), direction, name: permit.name(), transfer };
+        self.inner.live.is_struck(&asked)
+    }
+
     /// The account of an upload, of which `have` bytes are here already.
-    pub(super) fn receiving(&self, permit: &Permit, size: u64, have: u64) -> Arc<Account> {
-        let account = Account::new(self.clone(), permit, Way::In, size, have, None);
+    pub(super) fn receiving(
+        &self,
+        permit: &Permit,
+        transfer: [u8; TRANSFER_LEN],
+        size: u64,
+        have: u64,
+    ) -> Arc<Account> {
+        let account = Account::new(self.clone(), permit, transfer, Way::In, size, have, None);
         account.begin();
         Arc::new(account)
     }
 }
 
 impl Account {
-    fn new(service: Service, permit: &Permit, way: Way, size: u64, have: u64, key: Option<Key>) -> Self {
+    fn new(
+        service: Service,
+        permit: &Permit,
+        transfer: [u8; TRANSFER_LEN],
+        way: Way,
+        size: u64,
+        have: u64,
+        key: Option<Key>,
+    ) -> Self {
         let (caller, name) = (permit.caller().clone(), permit.name().clone());
         let (have, began) = (have.min(size), Instant::now());
         let mut steps = Steps::new(size);
@@ -113,7 +153,10 @@ impl Account {
             let _ = steps.reached(have);
         }
         let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
-        Self { service, caller, name, size, have, way, key, begun: Once::new(), state: Mutex::new(state) }
+        let (dialect, direction) = (Dialect::V2, way.direction());
+        let what = What { caller: caller.clone(), dialect, direction, name: name.clone(), size, have, transfer };
+        let (moving, begun, state) = (service.inner.live.begin(what), Once::new(), Mutex::new(state));
+        Self { service, caller, name, size, have, way, key, moving, begun, state }
     }
 
     /// Tells the request and the start, once; whoever comes meanwhile waits until it is told.
@@ -132,10 +175,16 @@ impl Account {
     /// Accounts for `count` more bytes that were sent, and tells the steps that they pass. Bytes
     /// that were sent before count too, but never beyond the size.
     pub(crate) fn advance(&self, count: u64) {
+        self.moving.advance(count);
         let mut state = lock(&self.state);
         state.sent = state.sent.saturating_add(count);
         state.last = Instant::now();
         self.tell_steps(&mut state);
+    }
+
+    /// As others see it.
+    pub(crate) fn moving(&self) -> &Arc<Moving> {
+        &self.moving
     }
 
     /// The root of the file is known now.
@@ -177,13 +226,12 @@ impl Account {
     /// Notes in the history how it ended.
     fn note(&self, state: &State, cause: Option<&str>) {
         let Self { ref caller, ref name, size, .. } = *self;
-        let direction = match self.way {
-            Way::Out => Direction::Download,
-            Way::In => Direction::Upload,
-        };
+        let direction = self.way.direction();
         let (moved, elapsed) = (state.sent, state.last - state.began);
         let (dialect, digest) = (Dialect::V2, state.root.map(Digest::Blake3));
-        self.service.note(&Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause });
+        let cancelled_by = cause.and(self.moving.cancelled_by());
+        let ended = Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
+        self.service.note(&ended);
     }
 }
 
@@ -199,6 +247,9 @@ impl Drop for Account {
         let Self { ref caller, ref name, size, have, .. } = *self;
         let (peer, key) = (caller.peer(), caller.key_name());
         let done = self.done(&state);
+        if let Some(by) = self.moving.cancelled_by() {
+            state.cause = Some(cancelled_by(by));
+        }
         if self.way == Way::In {
             let Some(root) = state.root else {
                 let (done, cause) = (done.min(size), state.cause.as_deref().unwrap_or(ENDED));
@@ -221,6 +272,11 @@ impl Drop for Account {
         self.service.tell(&Event::Finished { peer, key, name, size, have, elapsed, digest });
         self.note(&state, None);
     }
+}
+
+/// Why a transfer ended that somebody has cancelled.
+pub(super) fn cancelled_by(by: &str) -> String {
+    format!("cancelled by {by}")
 }
 
 #[cfg(test)]

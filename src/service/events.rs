@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::control::Direction;
 use crate::digest::{Digest, Md5};
 use crate::keys::KeyName;
 use crate::names::FileName;
@@ -190,6 +191,30 @@ pub enum Event<'a> {
         elapsed: Duration,
         /// The digest.
         md5: Md5,
+    },
+    /// Somebody has asked the server about itself, or to end a transfer.
+    Steered {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// What it asked for.
+        verb: Verb,
+    },
+    /// Somebody has ended a transfer of somebody else. How far it had come is told besides, as of any that is cut.
+    Cancelled {
+        /// The address of whoever has ended it.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// What the transfer was called.
+        id: &'a str,
+        /// The file.
+        name: &'a FileName,
+        /// The address of whose transfer it was.
+        of: SocketAddr,
+        /// Which way it went.
+        direction: Direction,
     },
     /// What uploads had left and nobody went on with was removed.
     Swept {

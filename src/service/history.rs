@@ -18,7 +18,8 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    fn name(self) -> &'static str {
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
@@ -40,6 +41,8 @@ pub(crate) struct Ended<'a> {
     pub(crate) digest: Option<Digest>,
     /// Why it is not whole.
     pub(crate) cause: Option<&'a str>,
+    /// Who has cancelled it.
+    pub(crate) cancelled_by: Option<&'a str>,
 }
 
 /// The small files that one connection has moved in one direction, all of them whole.
@@ -71,7 +74,8 @@ impl Small {
 impl Service {
     /// Notes a transfer that has ended.
     pub(crate) fn note(&self, ended: &Ended<'_>) {
-        let Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause } = *ended;
+        let Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by } =
+            *ended;
         self.note_row(Transfer {
             ended_ms: now_ms(),
             seconds: elapsed.as_secs_f64(),
@@ -85,6 +89,7 @@ impl Service {
             moved,
             digest: digest.filter(|_| cause.is_none()).map(written),
             cause: cause.map(ToOwned::to_owned),
+            cancelled_by: cancelled_by.map(ToOwned::to_owned),
         });
     }
 
@@ -104,6 +109,7 @@ impl Service {
             moved: small.bytes,
             digest: digest.filter(|_| small.files == 1).map(written),
             cause: None,
+            cancelled_by: None,
         });
     }
 

@@ -3,6 +3,7 @@
 //! Every transfer that is begun is told to have ended, once: whole, or cut, even if the task that
 //! carries it is dropped.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::digest::{Digest, Md5};
@@ -11,6 +12,8 @@ use crate::progress::Steps;
 
 use super::access::Caller;
 use super::history::{Dialect, Ended};
+use super::live::{Moving, What};
+use super::accounts::{NO_TRANSFER, cancelled_by};
 use super::{Event, Service};
 use crate::catalog::history::Direction;
 
@@ -24,6 +27,7 @@ pub(crate) struct Transfer<'a> {
     steps: Steps,
     began: Instant,
     ended: bool,
+    moving: Arc<Moving>,
 }
 
 impl<'a> Transfer<'a> {
@@ -31,7 +35,16 @@ impl<'a> Transfer<'a> {
         let (peer, key) = (caller.peer(), caller.key_name());
         service.tell(&Event::Started { peer, key, name, size, have: 0 });
         let (steps, began) = (Steps::new(size), Instant::now());
-        Self { service, caller, name, size, done: 0, steps, began, ended: false }
+        let (dialect, direction, transfer) = (Dialect::V1, Direction::Download, NO_TRANSFER);
+        let (caller_of_it, name_of_it) = (caller.clone(), name.clone());
+        let what = What { caller: caller_of_it, dialect, direction, name: name_of_it, size, have: 0, transfer };
+        let moving = service.inner.live.begin(what);
+        Self { service, caller, name, size, done: 0, steps, began, ended: false, moving }
+    }
+
+    /// As others see it.
+    pub(crate) fn moving(&self) -> &Arc<Moving> {
+        &self.moving
     }
 
     /// Bytes moved so far.
@@ -43,6 +56,7 @@ impl<'a> Transfer<'a> {
     /// stands for, however far beyond it the transfer is by then.
     pub(crate) fn advance(&mut self, count: u64) {
         self.done += count;
+        self.moving.advance(count);
         let Self { caller, name, size, .. } = *self;
         let peer = caller.peer();
         for percent in self.steps.reached(self.done) {
@@ -69,7 +83,9 @@ impl<'a> Transfer<'a> {
     fn note(&self, moved: u64, elapsed: Duration, digest: Option<Digest>, cause: Option<&str>) {
         let Self { service, caller, name, size, .. } = *self;
         let (dialect, direction) = (Dialect::V1, Direction::Download);
-        service.note(&Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause });
+        let cancelled_by = cause.and(self.moving.cancelled_by());
+        let ended = Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
+        service.note(&ended);
     }
 
     /// It ends here, for this reason.
@@ -81,6 +97,8 @@ impl<'a> Transfer<'a> {
         self.ended = true;
         let Self { caller, name, done, size, .. } = *self;
         let (peer, key) = (caller.peer(), caller.key_name());
+        let cancelled = self.moving.cancelled_by().map(cancelled_by);
+        let cause = cancelled.as_deref().unwrap_or(cause);
         self.service.tell(&Event::Cut { peer, key, name, done, size, have: 0, cause });
         self.note(done, self.elapsed(), None, Some(cause));
     }

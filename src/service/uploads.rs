@@ -22,6 +22,7 @@ use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
 use crate::tree::Root;
 
+mod cancelling;
 mod changing;
 mod names;
 mod upload;
@@ -103,6 +104,9 @@ pub(crate) enum UploadError {
         /// Bytes.
         left: u64,
     },
+    /// Somebody who may has cancelled it.
+    #[error("the transfer was cancelled by an operator of the server")]
+    Cancelled,
     /// More are under way than this server takes.
     #[error("too many uploads are under way; try again later")]
     TooMany,
@@ -138,6 +142,7 @@ impl UploadError {
             Self::Exists | Self::Busy | Self::Superseded | Self::Place(ChangeError::Exists) => Code::Exists,
             Self::TooLarge { .. } | Self::Quota { .. } | Self::TooMany => Code::Limit,
             Self::Client(_) => Code::Other,
+            Self::Cancelled => Code::Cancelled,
             Self::Damaged => Code::Checksum,
             Self::SourceChanged => Code::SourceChanged,
             Self::Place(ChangeError::NoSpace) => Code::NoSpace,

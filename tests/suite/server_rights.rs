@@ -4,12 +4,16 @@
 use std::fs;
 
 use oneport::codec::v2::{ClientFrame, File, Form, Move, Put, Remove};
+use oneport::control::{Question, Wanted};
 use oneport::rights::Verb;
 
 use crate::holders::{NOT_ALLOWED, Outcome, add, ask, holder, list, revoke};
 use crate::raw::{self, Answer};
 use crate::serving::{Server, Site};
 use crate::v2_peer::{Asker, get, stat};
+
+/// The code of what is not there.
+const NOT_FOUND: u16 = 3;
 
 /// Who asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,9 @@ fn expected(verb: Verb) -> [[Expected; 8]; 2] {
             [OPEN, [Key, Allowed, NotThis, Allowed, NotThis, NoKey, NoKey, NotThis]]
         }
         Verb::Put => [[Key, NotThis, Allowed, NotThis, NotThis, NoKey, NoKey, NotThis]; 2],
+        Verb::Status | Verb::Clients | Verb::History | Verb::Cancel => {
+            [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, Allowed]; 2]
+        }
         Verb::Remove | Verb::Move => [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, NotThis]; 2],
         other => panic!("{other:?} is not in the table"),
     }
@@ -70,6 +77,10 @@ fn request(verb: Verb) -> ClientFrame {
         Verb::Move => {
             ClientFrame::Move(1, Move { replace: false, from: "here/f".into(), to: "here/g".into() })
         }
+        Verb::Status => ClientFrame::Control(1, Question::Status),
+        Verb::Clients => ClientFrame::Control(1, Question::Clients),
+        Verb::History => ClientFrame::Control(1, Question::History(Wanted::default())),
+        Verb::Cancel => ClientFrame::Control(1, Question::Cancel("abc-1".into())),
         other => panic!("{other:?} is not in the table"),
     }
 }
@@ -83,6 +94,8 @@ fn folder(name: &str) -> Put {
 
 fn told(outcome: &Outcome) -> Expected {
     match outcome {
+        // It may be asked for, and there is no such transfer.
+        Outcome::Refused(1, NOT_FOUND, text) if text.starts_with("no running transfer") => Allowed,
         Outcome::Answered => Allowed,
         Outcome::Refused(1, NOT_ALLOWED, text)
             if text.starts_with("a key with the right to ") && text.ends_with(" is needed") =>

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use oneport::client::{Checksum, Server, ServerError};
+use oneport::config::control::{CancelArgs, HistoryArgs};
 use oneport::config::exit_statuses;
+use oneport::control::Question;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
 use oneport::units::{Rate, Span};
 
@@ -45,6 +47,10 @@ const RESERVED: [&str; 25] = [
     "completions",
     "man",
 ];
+
+/// Those that are commands.
+const COMMANDS: [&str; 12] =
+    ["get", "put", "ls", "rm", "mv", "stat", "verify", "ping", "status", "clients", "history", "cancel"];
 
 /// Fetches a file from a oneport server, whole and verified.
 ///
@@ -200,6 +206,48 @@ enum Command {
         /// Show mode, size in bytes and time (UTC) too
         #[arg(short, long)]
         long: bool,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Show how the server is, and what is being moved; takes a key that may administer
+    Status {
+        #[command(flatten)]
+        host: Host,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Show who is connected to the server; takes a key that may administer
+    Clients {
+        #[command(flatten)]
+        host: Host,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Show what the server has moved, the newest first; takes a key that may administer
+    History {
+        #[command(flatten)]
+        host: Host,
+
+        #[command(flatten)]
+        wanted: HistoryArgs,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// End a running transfer, by the id that status shows; takes a key that may administer
+    Cancel {
+        #[command(flatten)]
+        host: Host,
+
+        #[command(flatten)]
+        which: CancelArgs,
 
         #[command(flatten)]
         common: Common,
@@ -429,7 +477,9 @@ pub(crate) fn command() -> clap::Command {
              client ls [-s HOST[:PORT]] [OPTIONS] [NAME]...\n       \
              client rm [-r] [-s HOST[:PORT]] <NAME>...\n       \
              client mv [-s HOST[:PORT]] <FROM> <TO>\n       \
-             client ping [-s HOST[:PORT]]",
+             client ping [-s HOST[:PORT]]\n       \
+             client status|clients|history [-s HOST[:PORT]] [OPTIONS]\n       \
+             client cancel [-s HOST[:PORT]] <ID>",
         )
         .after_help(exit_statuses())
         .color(color)
@@ -458,6 +508,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
         Some(Command::Ls { host, names, chosen, long, common }) => {
             job::ls(host, names, &chosen, patterns, long, common)
         }
+        Some(Command::Status { host, common }) => job::control(host, Question::Status, common),
+        Some(Command::Clients { host, common }) => job::control(host, Question::Clients, common),
+        Some(Command::History { host, wanted, common }) => job::control(host, wanted.question(), common),
+        Some(Command::Cancel { host, which, common }) => job::control(host, which.question(), common),
         Some(Command::Ping { host, count, common }) => job::ping(host, count, common),
         None => {
             let file = cli.file.unwrap_or_default();
@@ -480,7 +534,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
 }
 
 fn reserved(word: &str) -> String {
-    if ["get", "put", "ls", "rm", "mv", "stat", "verify", "ping"].contains(&word) {
+    if COMMANDS.contains(&word) {
         return format!(
             "options come after the command: client {word} [OPTIONS] ...; for a file of that name: client ./{word}"
         );

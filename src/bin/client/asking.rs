@@ -107,7 +107,7 @@ pub(crate) async fn ping(job: &Job, server: &Server, count: u32, stop: &Stop) ->
             error!(event = "failed", %server, "{}", logged(text.as_bytes()));
             say(&format!("client: {server}: {error}"));
             if job.json {
-                write_result(&json::no_pings(&server.to_string(), &error), false);
+                write_result(&json::unanswered(&server.to_string(), &error), false);
             }
             ExitCode::from(error.code().exit_status())
         }

@@ -208,8 +208,8 @@ pub(crate) fn pings(server: &str, peer: &str, times: &[Duration]) -> String {
     json_for_terminal(&object.to_string())
 }
 
-/// No answer to pings.
-pub(crate) fn no_pings(server: &str, error: &FetchError) -> String {
+/// A server that was asked something did not answer, or not well.
+pub(crate) fn unanswered(server: &str, error: &FetchError) -> String {
     let code = error.code();
     let object = json!({
         "version": VERSION, "event": "result", "ok": false, "server": server,

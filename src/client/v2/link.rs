@@ -302,6 +302,7 @@ impl Link {
         match code.kind() {
             Code::SourceChanged => FetchError::SourceChanged { peer },
             Code::LocalIo => FetchError::Unavailable { peer, text: said },
+            Code::Cancelled => FetchError::Cancelled { peer },
             code => FetchError::Failed { peer, code, text: said },
         }
     }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::control;
 use super::put::{Move, Put, Remove};
 use super::server_frame::{decode_data_head, put_head_of};
 use super::{
@@ -11,6 +12,7 @@ use super::{
     TransferId, WINDOW_MAX, peek_head, put_frame, take_frame,
 };
 use crate::codec::WireError;
+use crate::control::Question;
 use crate::limits::NAME_MAX;
 use crate::token::{Token as ApiKey, TokenError};
 use crate::tree::{BLOCK_LEN, BlockSet, block_count};
@@ -26,6 +28,7 @@ const PUT: u8 = 0x08;
 const REMOVE: u8 = 0x09;
 const MOVE: u8 = 0x0a;
 const BYTES: u8 = 0x0b;
+const CONTROL: u8 = 0x0c;
 
 const STAT_ROOT: u8 = 1;
 const GET_PROVEN: u8 = 1;
@@ -65,6 +68,8 @@ pub enum ClientFrame {
         /// How many there are, at least 1 and at most [`DATA_MAX`](super::DATA_MAX).
         len: u64,
     },
+    /// What is asked of the server about itself.
+    Control(RequestId, Question),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -194,6 +199,7 @@ impl ClientFrame {
             PUT => Ok(Self::Put(request, Put::parse(&mut body)?)),
             REMOVE => Ok(Self::Remove(request, Remove::parse(&mut body)?)),
             MOVE => Ok(Self::Move(request, Move::parse(&mut body)?)),
+            CONTROL => Ok(Self::Control(request, control::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -238,6 +244,10 @@ impl ClientFrame {
             Self::Move(request, moved) => {
                 moved.check()?;
                 put_frame(MOVE, *request, dst, |dst| moved.put(dst));
+            }
+            Self::Control(request, question) => {
+                control::check(question)?;
+                put_frame(CONTROL, *request, dst, |dst| control::put(question, dst));
             }
             Self::Bytes { request, offset, len } => put_head_of(BYTES, *request, *offset, *len, dst),
             Self::Auth(Err(_)) => return Err(WireError::Frame("what is to be sent as a key is none")),

@@ -20,6 +20,7 @@ const ERROR: u8 = 0x46;
 const PONG: u8 = 0x47;
 const WAIT: u8 = 0x48;
 const ENTRIES: u8 = 0x49;
+const RECORD: u8 = 0x4a;
 
 const HAS_ROOT: u8 = 1;
 const FORM_PAIRS: u8 = 0;
@@ -30,7 +31,7 @@ pub(super) const MODE_BITS: u32 = 0o777;
 
 /// Whether a frame of this kind tells something, and asks for nothing.
 pub(super) fn is_told(kind: u8) -> bool {
-    (WELCOME..=ENTRIES).contains(&kind)
+    (WELCOME..=RECORD).contains(&kind)
 }
 
 /// A frame of a server.
@@ -62,6 +63,8 @@ pub enum ServerFrame {
     Wait(RequestId),
     /// The next things in a folder.
     Entries(RequestId, Entries),
+    /// Something that the server says of itself: a JSON object, as text that nobody has looked at yet.
+    Record(RequestId, Bytes),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -122,6 +125,7 @@ impl ServerFrame {
             PONG => Ok(Self::Pong(request, body.array()?)),
             WAIT => Ok(Self::Wait(request)),
             ENTRIES => Ok(Self::Entries(request, Entries::parse(&mut body)?)),
+            RECORD => Ok(Self::Record(request, body.0)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -142,6 +146,8 @@ impl ServerFrame {
             Self::Pong(request, bytes) => put_frame(PONG, *request, dst, |dst| dst.put_slice(bytes)),
             Self::Wait(request) => put_frame(WAIT, *request, dst, |_| {}),
             Self::Entries(request, entries) => put_frame(ENTRIES, *request, dst, |dst| entries.put(dst)),
+            // One that is longer than a frame would be refused by any receiver; none is.
+            Self::Record(request, json) => put_frame(RECORD, *request, dst, |dst| dst.put_slice(json)),
             Self::Unknown => {}
         }
     }

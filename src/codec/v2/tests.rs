@@ -156,6 +156,48 @@ fn what_is_stored_removed_and_moved_is_as_specified_at_every_split() {
 }
 
 #[test]
+fn what_is_asked_of_the_server_about_itself_is_as_specified_at_every_split() {
+    use crate::control::{Direction, Outcome, Question, Wanted};
+    let wanted = Wanted {
+        since_ms: Some(1_700_000_000_000),
+        until_ms: None,
+        result: Some(Outcome::Failed),
+        direction: Some(Direction::Download),
+        client: "ann".into(),
+        name: "*.iso".into(),
+        limit: 100,
+    };
+    let frames = [
+        ClientFrame::Control(1, Question::Status),
+        ClientFrame::Control(2, Question::History(wanted)),
+        ClientFrame::Control(3, Question::Cancel("abc-17".into())),
+    ];
+    let mut wire = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut wire).unwrap());
+    assert_eq!(wire, vector("control"), "{wire:02x?}");
+    at_every_split(&wire, ClientFrame::decode, &frames);
+
+    let answer = [ServerFrame::Record(1, r#"{"event":"x"}"#.into()), ServerFrame::End(1, None)];
+    let mut wire = BytesMut::new();
+    answer.iter().for_each(|frame| frame.encode(&mut wire));
+    assert_eq!(wire, vector("record"), "{wire:02x?}");
+    at_every_split(&wire, Frame::decode, &answer.map(Frame::Tells));
+
+    let mut unknown = client(&ClientFrame::Control(4, Question::Unknown(200)));
+    assert_eq!(
+        ClientFrame::decode(&mut unknown).unwrap(),
+        Some(ClientFrame::Control(4, Question::Unknown(200)))
+    );
+    for (at, byte, what) in [(26, 4, "result"), (27, 3, "direction"), (33, 9, "client's length")] {
+        let mut wrong = client(&frames[1]);
+        wrong[at] = byte;
+        assert!(ClientFrame::decode(&mut wrong).is_err(), "{what}");
+    }
+    let long = ClientFrame::Control(5, Question::Cancel("x".repeat(33)));
+    assert!(long.encode(&mut BytesMut::new()).is_err());
+}
+
+#[test]
 fn what_is_offered_contradicts_itself_nowhere() {
     let offered = |change: &dyn Fn(&mut Put)| {
         let mut put = put(Form::Asked);
@@ -199,7 +241,7 @@ fn each_frame_is_of_the_side_that_its_kind_says() {
     let mut unknown = BytesMut::new();
     super::put_frame(0x90, 3, &mut unknown, |_| {});
     assert_eq!(Frame::decode(&mut unknown).unwrap(), Some(Frame::Asks(ClientFrame::Unknown)));
-    super::put_frame(0x4a, 3, &mut unknown, |_| {});
+    super::put_frame(0x7a, 3, &mut unknown, |_| {});
     assert!(Frame::decode(&mut unknown).is_err());
 }
 

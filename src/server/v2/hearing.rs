@@ -94,12 +94,14 @@ impl Connection<'_> {
             ClientFrame::Auth(shown) => {
                 self.caller =
                     self.context.service.authenticate(&self.caller, &shown).map_err(End::NotAccepted)?;
+                self.presence.shows(self.caller.key_name());
                 Ok(())
             }
             ClientFrame::Put(request, put) => self.hear_put(request, put),
             ClientFrame::Remove(request, remove) => self.hear_remove(request, &remove),
             ClientFrame::Move(request, names) => self.hear_move(request, &names),
             ClientFrame::Bytes { request, offset, len } => self.hear_bytes(request, offset, len),
+            ClientFrame::Control(request, question) => self.hear_control(request, question),
             ClientFrame::Cancel(request) if self.give_up(request) => Ok(()),
             other => Ok(self.responder.handle(other, Instant::now().into_std())?),
         }

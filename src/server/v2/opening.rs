@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::sending::Whole;
 use super::{Connection, Done, NO_SUCH_FILE, Slot, Work};
+use crate::catalog::history::Direction;
 use crate::codec::v2::{File, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::Opened;
@@ -122,6 +123,11 @@ impl Connection<'_> {
             Ok(version) => version,
             Err(error) => return self.unopened(request, permit.name(), error),
         };
+        if let Some((transfer, _)) = transfer
+            && service.is_cancelled(permit, transfer, Direction::Download)
+        {
+            return self.end_request(request);
+        }
         let tree = version.tree();
         let (size, modified, mode) = (version.size(), version.modified(), version.mode());
         let account = transfer.map(|(transfer, have)| service.account(permit, transfer, size, have));

@@ -73,7 +73,10 @@ impl Connection<'_> {
     /// Gives a request of this edge up; `false` if it has none of this number.
     pub(super) fn give_up(&mut self, request: RequestId) -> bool {
         // Something that is changed already is changed; the client hears how it ended.
-        self.changing.contains(&request) || self.give_up_put(request) || self.give_up_whole(request)
+        self.changing.contains(&request)
+            || self.give_up_put(request)
+            || self.give_up_whole(request)
+            || self.give_up_control(request)
     }
 
     /// Whether there is room for more of what the client says.
@@ -120,8 +123,11 @@ impl Connection<'_> {
         if came < due { Err(End::Slow(rate_min)) } else { Ok(()) }
     }
 
-    /// Whether nothing is being put, removed or moved.
+    /// Whether nothing is being put, removed or moved, and nothing is asked of the server about itself.
     pub(super) fn changes_nothing(&self) -> bool {
-        self.changing.is_empty() && self.wholes.is_empty() && self.puts.is_empty()
+        self.changing.is_empty()
+            && self.wholes.is_empty()
+            && self.puts.is_empty()
+            && self.controls.is_empty()
     }
 }

@@ -107,7 +107,16 @@ impl Connection<'_> {
         };
         let mut done = 0;
         while done < len {
-            match wire.send_file(version.file(), offset + done, len - done).await {
+            let sending = wire.send_file(version.file(), offset + done, len - done);
+            let sent = match account {
+                None => sending.await,
+                Some(account) => tokio::select! {
+                    biased;
+                    sent = sending => sent,
+                    () = account.moving().overdue() => return Err(End::Cancelled),
+                },
+            };
+            match sent {
                 Ok(0) => break,
                 Ok(sent) => {
                     done += sent;

@@ -2,6 +2,7 @@
 //! limited bytes wait for their turn. What the bytes mean is for others.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
@@ -13,6 +14,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{Farewell, Pace, WireEnd};
 use crate::limits::{LINGER_BYTES, LINGER_CHUNK, LINGER_TIMEOUT, WRITE_PROBE_INTERVAL};
 use crate::server::rates::Throttle;
+use crate::service::live::Presence;
 use crate::storage::StoredFile;
 
 /// A connected socket.
@@ -21,29 +23,46 @@ pub(super) struct Socket {
     pace: Pace,
     /// Whom to ask before bytes are sent, where their rate is limited.
     throttle: Option<Throttle>,
+    /// Where bytes are counted.
+    presence: Arc<Presence>,
     /// Time spent waiting for the peer, and bytes that it took, since the pace was last looked at.
     waited: Duration,
     taken: u64,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, pace: Pace, throttle: Option<Throttle>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        pace: Pace,
+        throttle: Option<Throttle>,
+        presence: Arc<Presence>,
+    ) -> Self {
         // On Linux it has inherited that from the listener. Only a matter of speed; a socket that
         // refuses it still works.
         #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true);
-        Self { stream, pace, throttle, waited: Duration::ZERO, taken: 0 }
+        Self { stream, pace, throttle, presence, waited: Duration::ZERO, taken: 0 }
+    }
+
+    /// As others see this connection.
+    pub(super) fn presence(&self) -> &Arc<Presence> {
+        &self.presence
     }
 
     /// Reads what is there; 0 at the end of the input.
     pub(super) async fn read(&mut self, buffer: &mut BytesMut) -> Result<usize, WireEnd> {
-        Ok(self.stream.read_buf(buffer).await?)
+        let count = self.stream.read_buf(buffer).await?;
+        self.presence.received(count as u64);
+        Ok(count)
     }
 
     /// Reads what is there without waiting; `None` if nothing is, 0 at the end of the input.
     pub(super) fn read_now(&self, buffer: &mut impl BufMut) -> Result<Option<usize>, WireEnd> {
         match self.stream.try_read_buf(buffer) {
-            Ok(count) => Ok(Some(count)),
+            Ok(count) => {
+                self.presence.received(count as u64);
+                Ok(Some(count))
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -152,6 +171,7 @@ impl Socket {
 
     fn took(&mut self, count: u64) {
         self.taken += count;
+        self.presence.sent(count);
         if let Some(throttle) = &mut self.throttle {
             throttle.sent(count);
         }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::settled::Settled;
 use super::upload::{Hand, Held, Outcome, Upload};
 use super::{Begun, Claim, Offer, Reservation, TOKEN_OF_KEY, UploadError};
+use crate::control::Direction;
 use crate::limits::{UPLOAD_CLOSE_TIMEOUT, UPLOADS_MAX, UPLOADS_REMEMBERED_MAX, UPLOADS_WRITING_MAX};
 use crate::names::FileName;
 use crate::service::access::{Caller, Permit};
@@ -71,6 +72,11 @@ impl Uploads {
         }
     }
 
+    /// The upload of this name that is under way.
+    pub(super) fn running(&self, name: &FileName) -> Option<Arc<Upload>> {
+        lock(&self.names).get(name).and_then(|entry| entry.upload.upgrade())
+    }
+
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         lock(&self.names).len()
@@ -103,12 +109,11 @@ impl Service {
     /// If something is there that is not to be replaced, or another client uploads it.
     pub(crate) fn offer(&self, permit: &Permit, offer: Offer) -> Result<Begun, UploadError> {
         let (name, key) = (permit.name(), permit.caller().key_id());
+        if self.is_cancelled(permit, offer.transfer, Direction::Upload) {
+            return Err(UploadError::Cancelled);
+        }
         let uploads = &self.inner.uploads;
-        let running = {
-            let names = lock(&uploads.names);
-            names.get(name).and_then(|entry| entry.upload.upgrade())
-        };
-        if let Some(upload) = running {
+        if let Some(upload) = uploads.running(name) {
             return upload.join(permit, offer).map(Begun::Goes);
         }
         self.inner.settle()?;
@@ -178,7 +183,7 @@ impl Service {
         let (service, upload) = (self.clone(), Arc::clone(upload));
         let opening = tokio::task::spawn_blocking(move || {
             let held = service.open_part(&permit, &offer, (reservation, claim), (gate, place))?;
-            upload.opened(held, |have| service.receiving(&permit, offer.size, have))
+            upload.opened(held, |have| service.receiving(&permit, offer.transfer, offer.size, have))
         });
         opening.await.unwrap_or_else(|aborted| Err(UploadError::aborted(&aborted)))
     }

@@ -17,6 +17,7 @@ use crate::limits::{SYNC_BYTES, SYNC_INTERVAL};
 use crate::names::FileName;
 use crate::service::access::Permit;
 use crate::service::accounts::Account;
+use crate::service::live::Moving;
 use crate::service::{Service, lock};
 use crate::staged::{Part, Source};
 use crate::token::KeyId;
@@ -172,8 +173,12 @@ impl Upload {
                 // Whoever takes over is told of like whoever begins. While it is being opened, that is still to come.
                 let has = if state.need == Need::Values { None } else { held.part.kept() };
                 let have = has.map_or(0, |kept| kept.has().bytes(self.size));
-                state.account = Some(self.service.receiving(permit, self.size, have));
+                let transfer = state.offer.transfer;
+                state.account = Some(self.service.receiving(permit, transfer, self.size, have));
             }
+        }
+        if let Some(account) = &state.account {
+            account.moving().join(permit.caller().peer());
         }
         drop(state);
         let generation = fence.generation;
@@ -224,6 +229,15 @@ impl Upload {
         let held = self.fence_mut().part.take();
         drop(held);
         self.conclude(outcome, cause);
+    }
+
+    /// Whether this is the transfer by which it comes in, and it can still be ended: nothing of it is on its way to
+    /// its name yet.
+    pub(super) fn is_cancellable(&self, moving: &Arc<Moving>) -> bool {
+        let fence = self.fence();
+        let state = lock(&self.state);
+        let is_it = |account: &Arc<Account>| Arc::ptr_eq(account.moving(), moving);
+        fence.part.is_some() && state.outcome.is_none() && state.account.as_ref().is_some_and(is_it)
     }
 
     fn conclude(&self, outcome: Outcome, cause: Option<&str>) {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
+use oneport::control::Question;
 use oneport::limits::{CLIENT_RATE_MIN, V2_LINKS, V2_WAIT_MAX};
 use oneport::text;
 use oneport::units::Rate;
@@ -60,6 +61,11 @@ pub(crate) enum Task {
     Verify,
     /// They are folders.
     Ls(Ls),
+    /// The server is asked about itself.
+    Control {
+        server: Server,
+        question: Question,
+    },
     /// Not with files at all.
     Ping {
         server: Server,
@@ -168,6 +174,13 @@ pub(super) fn verify(files: Files, place: &Place, common: Common) -> Result<Job,
 pub(super) fn ping(host: Host, count: u32, common: Common) -> Result<Job, ArgsError> {
     let server = host.server.unwrap_or_default();
     common_job(Task::Ping { server, count: count.max(1) }, Vec::new(), common)
+}
+
+pub(super) fn control(host: Host, question: Question, common: Common) -> Result<Job, ArgsError> {
+    let server = host.server.unwrap_or_default();
+    let mut job = common_job(Task::Control { server, question }, Vec::new(), common)?;
+    job.settings.protocol = Protocol::V2;
+    Ok(job)
 }
 
 fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsError> {

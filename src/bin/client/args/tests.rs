@@ -60,7 +60,7 @@ fn get_takes_a_server_and_several_names() {
 #[test]
 fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     for word in RESERVED {
-        if !["get", "put", "ls", "rm", "mv", "stat", "verify", "ping"].contains(&word) {
+        if !COMMANDS.contains(&word) {
             wrong(&[word], &format!("client ./{word}"));
             wrong(&["-q", word, "host"], "reserved");
         }
@@ -68,6 +68,26 @@ fn reserved_words_are_no_files_unless_they_are_written_as_such() {
     }
     wrong(&["-q", "get", "x"], "options come after the command");
     assert_eq!(parse_words(&["Put"]).unwrap().files[0].name, b"Put");
+}
+
+#[test]
+fn a_server_is_asked_about_itself_in_words_that_are_checked() {
+    let question = |words: &[&str]| match parse_words(words).unwrap().task {
+        Task::Control { question, .. } => question,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(question(&["status"]), Question::Status);
+    assert_eq!(question(&["cancel", "abc-1", "-s", "nas"]), Question::Cancel("abc-1".into()));
+    let Question::History(wanted) = question(&["history", "--result", "failed", "--name", "*.iso", "-n", "5"])
+    else {
+        panic!()
+    };
+    assert_eq!((wanted.result, wanted.limit), (Some(Outcome::Failed), 5));
+    assert_eq!((wanted.name.as_str(), wanted.since_ms), ("*.iso", None));
+    wrong(&["history", "--name", "a/"], "'/'");
+    wrong(&["history", "--since", "2027"], "write 2h");
+    wrong(&["cancel"], "ID");
+    wrong(&["cancel", &"x".repeat(33)], "32 bytes");
 }
 
 #[test]

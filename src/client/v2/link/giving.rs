@@ -184,6 +184,7 @@ impl Link {
         match code.kind() {
             Code::NotAllowed => FetchError::Refused { name: name(), text },
             Code::LocalIo => FetchError::Unstored { peer, text },
+            Code::Cancelled => FetchError::Cancelled { peer },
             code => FetchError::Failed { peer, code, text },
         }
     }

@@ -1,0 +1,28 @@
+//! The end of an upload by the word of somebody else than its client.
+//!
+//! What has come of it stays for whoever goes on with it another time, as after any cut.
+
+use std::sync::Arc;
+
+use super::upload::Outcome;
+use super::UploadError;
+use crate::service::Service;
+use crate::service::live::Moving;
+
+impl Service {
+    /// Whether a transfer is an upload that can still be ended. Blocks while something of it is being written.
+    pub(in crate::service) fn may_cancel_upload(&self, moving: &Arc<Moving>) -> bool {
+        let upload = self.inner.uploads.running(moving.name());
+        upload.is_some_and(|upload| upload.is_cancellable(moving))
+    }
+
+    /// Ends it, for all connections that bring it, unless it is on its way to its name by now. Blocks.
+    pub(in crate::service) fn cancel_upload(&self, moving: &Arc<Moving>) {
+        let Some(upload) = self.inner.uploads.running(moving.name()) else { return };
+        if upload.is_cancellable(moving) {
+            let error = UploadError::Cancelled;
+            self.inner.live.has_heard(moving);
+            upload.end(Outcome::Failed(error.code(), error.text()), Some(&error.to_string()));
+        }
+    }
+}
