@@ -59,6 +59,7 @@ mod scripted;
 mod server_abuse;
 mod server_changes;
 mod server_concurrency;
+mod server_control;
 mod server_cuts;
 mod server_deadlines;
 mod server_descriptors;
