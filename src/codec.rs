@@ -1,4 +1,4 @@
-//! The wire formats, each in a file of its own: [`v1`] and [`v2`].
+//! The wire formats, each in a file of its own: [`v1`], [`v2`] and [`conduit`].
 //!
 //! A decoder is a small state machine that is fed whatever has arrived and says `None` while that
 //! is too little. It checks a length against its bound before it reserves anything. It never reads,
@@ -6,6 +6,7 @@
 
 use crate::tree::ProofError;
 
+pub mod conduit;
 pub mod v1;
 pub mod v2;
 #[cfg(test)]

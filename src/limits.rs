@@ -122,6 +122,60 @@ pub const V2_HELD_MAX: usize = 8;
 /// Bytes that are written at once in place of those that a file has lost.
 pub const V2_FILL: usize = 4096;
 
+/// Most bytes of the payload of Conduit's first frame, which shows the password.
+pub const CONDUIT_AUTH_MAX: u32 = 4096;
+/// Most bytes of the payload of a frame that a Conduit client sends, packed or not: a chunk of 1.5 MiB in Base64.
+pub const CONDUIT_PAYLOAD_MAX: u32 = 2 << 20;
+/// Most bytes of a payload that is sent: what the dialect allows.
+pub const CONDUIT_REPLY_MAX: u32 = 100 << 20;
+/// How deeply a payload may be nested.
+pub const CONDUIT_DEPTH_MAX: usize = 16;
+/// Bytes of a chunk that is sent, and that clients are told to send.
+pub const CONDUIT_CHUNK: u64 = 64 << 10;
+/// Longest name of a client, in bytes; longer ones are cut.
+pub const CONDUIT_NAME_MAX: usize = 128;
+/// Longest password, in bytes.
+pub const CONDUIT_PASSWORD_MAX: usize = 1024;
+/// Transfers that a connection of Conduit has open; further ones are refused.
+pub const CONDUIT_TRANSFERS_MAX: usize = 16;
+/// Calls that wait on one connection while one is answered; then no more is heard.
+pub const CONDUIT_CALLS_MAX: usize = 16;
+/// Bytes of calls that wait, about.
+pub const CONDUIT_CALLS_BYTES: usize = 256 << 10;
+/// Bytes of answers that wait for a client that has said PAUSE; then no more calls are answered.
+pub const CONDUIT_HELD_MAX: usize = 256 << 10;
+/// Room that is made for what a Conduit client says, in bytes.
+pub const CONDUIT_ROOM: usize = 16 << 10;
+/// Time between two pings to a Conduit client.
+pub const CONDUIT_PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Silence after which a Conduit client is taken for dead.
+pub const CONDUIT_DEAD_AFTER: Duration = Duration::from_secs(90);
+/// How long a client that has said PAUSE is obeyed.
+pub const CONDUIT_PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Pause behind AUTH_SUCCESS before anything that was not asked for: the published client drops what it reads with it.
+pub const CONDUIT_QUIET: Duration = Duration::from_secs(2);
+/// Files that one answer to `file_list` names.
+pub const CONDUIT_LIST_MAX: usize = 100_000;
+/// Names that are tried for a file whose own one is taken.
+pub const CONDUIT_NAMES_MAX: u32 = 8;
+/// How long an upload waits for another one of the same name, of a connection that may be gone, before it takes
+/// another name.
+pub const CONDUIT_BUSY_WAIT: Duration = Duration::from_secs(1);
+/// How long the part of an upload that cannot be gone on with may take to be opened: its client waits for half a minute.
+pub const UPLOAD_OPEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// How often is looked whether that has ended.
+pub const CONDUIT_BUSY_PROBE: Duration = Duration::from_millis(50);
+/// Clients that listen over Conduit, at most; further ones hear of no push.
+pub const CONDUIT_LISTENERS_MAX: usize = 16_384;
+/// Pushes that wait for one Conduit client, behind the one that is under way.
+pub const CONDUIT_PUSHES_MAX: usize = 16;
+/// Frames of a push that wait to be sent.
+pub const CONDUIT_PUSH_AHEAD: usize = 2;
+/// How long a Conduit client may need to say that it takes a file.
+pub const CONDUIT_ACK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a push to one client may take, with all before it: then whoever pushes hears that it has failed.
+pub const CONDUIT_PUSH_TIMEOUT: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// Longest pattern of a listing, in bytes.
 pub const PATTERN_MAX: usize = 1024;
 /// Patterns of one listing.

@@ -128,6 +128,9 @@ impl fmt::Debug for Token {
 }
 
 impl KeyId {
+    /// The one of Conduit's password, which is no token and never made by chance.
+    pub const CONDUIT: Self = Self(*b"conduit\0\0");
+
     /// Reads an identifier as it is shown.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -151,6 +154,12 @@ impl fmt::Debug for KeyId {
 }
 
 impl TokenHash {
+    /// What a server keeps of a password, which is no token: its SHA-256.
+    #[must_use]
+    pub fn of_password(password: &[u8]) -> Self {
+        Self(Sha256::digest(password).into())
+    }
+
     /// Reads a hash as it is shown: 64 hexadecimal digits in lower case.
     #[must_use]
     pub fn parse_hex(text: &str) -> Option<Self> {

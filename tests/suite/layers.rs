@@ -15,7 +15,7 @@ const EDGES: u8 = 4;
 const ASSEMBLY: u8 = 5;
 
 /// Where a path may start in a pure module.
-const PURE_ROOTS: [&str; 18] = [
+const PURE_ROOTS: [&str; 20] = [
     "alloc",
     "base16ct",
     "base64ct",
@@ -23,7 +23,9 @@ const PURE_ROOTS: [&str; 18] = [
     "bytes",
     "core",
     "crate",
+    "flate2",
     "md5",
+    "rmp_serde",
     "self",
     "serde",
     "serde_json",
