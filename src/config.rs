@@ -15,6 +15,7 @@ use clap::{CommandFactory, FromArgMatches};
 use crate::control::Question;
 use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
+use crate::rights::{Right, Rights};
 use crate::server;
 use crate::service::Net;
 use crate::units::{Rate, Span};
@@ -42,6 +43,8 @@ pub struct Config {
     pub require_key: bool,
     /// Networks from which keys may come in clear, besides this machine.
     pub plaintext_keys: Vec<Net>,
+    /// Where the password of Conduit's clients is, and what it allows; without one they are not served.
+    pub conduit: Option<Conduit>,
     /// Where and how to log.
     pub log: Log,
     /// Files whose digest takes longer than this are hashed ahead; zero means none are.
@@ -76,6 +79,15 @@ pub struct TlsFiles {
     pub certificates: PathBuf,
     /// The private key, in PEM.
     pub key: PathBuf,
+}
+
+/// How Conduit's clients are let in.
+#[derive(Clone, Debug)]
+pub struct Conduit {
+    /// The file with the password.
+    pub password: PathBuf,
+    /// What whoever shows it may do.
+    pub allow: Rights,
 }
 
 /// Where and how to log.
@@ -212,6 +224,17 @@ fn check(options: Options) -> Result<Config, ConfigError> {
         (Some(_), None) => return Err(ConfigError::Half { given: "--tls-cert", missing: "--tls-key" }),
         (None, Some(_)) => return Err(ConfigError::Half { given: "--tls-key", missing: "--tls-cert" }),
     };
+    let conduit = match (options.conduit_password_file, options.conduit_allow) {
+        (Some(password), allow) => {
+            let default = || Rights::from_iter([Right::Read, Right::Write, Right::Push]);
+            Some(Conduit { password, allow: allow.unwrap_or_else(default) })
+        }
+        (None, None) => None,
+        (None, Some(_)) => {
+            let (given, missing) = ("--conduit-allow", "--conduit-password-file");
+            return Err(ConfigError::Half { given, missing });
+        }
+    };
     let config = Config {
         bind: options.bind,
         port: options.port.unwrap_or(limits::DEFAULT_PORT),
@@ -219,6 +242,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
         state: state_folder(options.state),
         require_key: options.require_key.unwrap_or(false),
         plaintext_keys: options.allow_plaintext_keys.unwrap_or_default(),
+        conduit,
         log: Log {
             dir: options.log_dir.unwrap_or_else(|| "logs".into()),
             format: options.log_format.unwrap_or(LogFormat::Text),
@@ -273,6 +297,11 @@ fn check_ranges(config: &Config) -> Result<(), ConfigError> {
     if config.plaintext_keys.len() > limits::PLAINTEXT_NETS_MAX {
         let count = config.plaintext_keys.len().to_string();
         return range("--allow-plaintext-keys", count, "at most 64 networks");
+    }
+    if let Some(allow) = config.conduit.as_ref().map(|conduit| conduit.allow)
+        && (allow.has(Right::Delete) || allow.has(Right::Admin))
+    {
+        return range("--conduit-allow", allow.to_string(), "a list of read, write and push");
     }
     if config.log.size_max < limits::LOG_SIZE_MIN {
         return range("--log-max-size", format!("{} bytes", config.log.size_max), "at least 4KiB");

@@ -19,9 +19,11 @@ use crate::token::{KeyId, TokenHash};
 mod edit;
 mod file;
 mod format;
+mod password;
 
 pub use edit::{Change, add, change, list, revoke};
 pub use file::KeyFile;
+pub use password::{PasswordError, read_password};
 
 /// Where keys are looked up. It is asked anew for every request of a holder, so that what was revoked is
 /// over at once; it must answer without waiting for anything but a local disk.
@@ -92,6 +94,12 @@ impl KeyName {
     #[must_use]
     pub fn owner() -> Self {
         Self(Self::OWNER.into())
+    }
+
+    /// What whoever shows Conduit's password is called.
+    #[must_use]
+    pub fn conduit() -> Self {
+        Self("conduit".into())
     }
 
     /// The name as text.

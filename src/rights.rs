@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// What a key may allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
@@ -45,7 +47,8 @@ impl Right {
 }
 
 /// A set of rights, written as `read,write`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Rights(u8);
 
 /// A word that is no right.
@@ -81,6 +84,14 @@ impl FromStr for Rights {
     fn from_str(text: &str) -> Result<Self, RightsError> {
         let right = |word: &str| Right::ALL.into_iter().find(|right| right.name() == word).ok_or(RightsError);
         text.split(',').map(right).collect()
+    }
+}
+
+impl TryFrom<String> for Rights {
+    type Error = RightsError;
+
+    fn try_from(text: String) -> Result<Self, RightsError> {
+        text.parse()
     }
 }
 
@@ -120,11 +131,13 @@ pub enum Verb {
     History,
     /// End somebody's transfer.
     Cancel,
+    /// Send this file to those who listen: to read it takes [`Self::Get`] besides.
+    Push,
 }
 
 impl Verb {
     /// All verbs.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Ping,
         Self::Stat,
         Self::Get,
@@ -136,6 +149,7 @@ impl Verb {
         Self::Clients,
         Self::History,
         Self::Cancel,
+        Self::Push,
     ];
 
     /// What the log calls it.
@@ -153,6 +167,7 @@ impl Verb {
             Self::Clients => "clients",
             Self::History => "history",
             Self::Cancel => "cancel",
+            Self::Push => "push",
         }
     }
 
@@ -165,6 +180,7 @@ impl Verb {
             Self::Put => Some(Right::Write),
             Self::Remove | Self::Move => Some(Right::Delete),
             Self::Status | Self::Clients | Self::History | Self::Cancel => Some(Right::Admin),
+            Self::Push => Some(Right::Push),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::service::Service;
 use crate::tls::Serving;
 
+mod conduit;
 mod connection;
 mod end;
 pub mod listener;

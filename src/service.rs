@@ -20,10 +20,12 @@ pub(crate) mod accounts;
 pub mod address;
 mod ahead;
 pub(crate) mod attempts;
+pub(crate) mod conduits;
 pub(crate) mod control;
 pub(crate) mod digests;
 pub mod events;
 pub(crate) mod history;
+pub(crate) mod incoming;
 pub(crate) mod listing;
 pub(crate) mod live;
 mod memory;
@@ -40,6 +42,7 @@ pub use events::{Event, Observer};
 
 use access::Permit;
 use accounts::Accounts;
+use conduits::Conduits;
 use digests::{Digests, HashError, Priority};
 use live::Live;
 use small::Roots;
@@ -73,6 +76,8 @@ struct Inner {
     wholes: Wholes,
     /// What is going on.
     live: Arc<Live>,
+    /// Those who listen over Conduit.
+    conduits: Conduits,
 }
 
 /// A file that may be sent.
@@ -123,6 +128,7 @@ impl Service {
             busy: Busy::default(),
             wholes: Wholes::default(),
             live: Live::new(),
+            conduits: Conduits::default(),
         };
         Self { inner: Arc::new(inner) }
     }

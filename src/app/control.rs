@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::owner::Owner;
 use super::{Failure, say};
 use crate::client::{
-    self, Backoff, Event, FetchError, Observer, OldServers, Overwrite, Protocol, Said, Security, Server, Settings,
-    TlsMode,
+    self, Backoff, Event, FetchError, Observer, OldServers, Overwrite, Protocol, Said, Security, Server,
+    Settings, TlsMode,
 };
 use crate::config::control::ControlTask;
 use crate::control::{Connected, Past, Question, Record, Running, Status};
@@ -63,7 +63,9 @@ fn owner(state: &Path) -> Result<Owner, Failure> {
         Ok(Some(owner)) => Ok(owner),
         Ok(None) => Err(Failure::new(
             Code::Connect,
-            format!("no server is running with the state folder {folder}; name that of the server with --state"),
+            format!(
+                "no server is running with the state folder {folder}; name that of the server with --state"
+            ),
         )),
         Err(error) => {
             let code = match error.kind() {
@@ -215,7 +217,10 @@ fn write_status(status: &Status, to: &mut impl Write) -> io::Result<()> {
     writeln!(to, "  connections  {connections} of at most {connections_max}; {accepted} since the start")?;
     writeln!(to, "  sent         {sent} files, {}", Bytes(sent_bytes))?;
     writeln!(to, "  stored       {stored} files, {}", Bytes(stored_bytes))?;
-    writeln!(to, "  cut          {cut} transfers, {cancelled} of them cancelled; {refused} requests refused")?;
+    writeln!(
+        to,
+        "  cut          {cut} transfers, {cancelled} of them cancelled; {refused} requests refused"
+    )?;
     writeln!(to, "  running      {running} transfers")
 }
 
@@ -236,10 +241,7 @@ fn write_connected(one: &Connected, to: &mut impl Write) -> io::Result<()> {
     let (tls, open) = (if one.secure { "yes" } else { "no" }, span(one.seconds));
     let (sent, received) = (Bytes(one.sent).to_string(), Bytes(one.received).to_string());
     let doing = said(&one.doing);
-    writeln!(
-        to,
-        "{peer:<22} {key:<12} {dialect:<8} {tls:<4} {open:<9} {sent:<10} {received:<10} {doing}"
-    )
+    writeln!(to, "{peer:<22} {key:<12} {dialect:<8} {tls:<4} {open:<9} {sent:<10} {received:<10} {doing}")
 }
 
 fn write_past(one: &Past, to: &mut impl Write) -> io::Result<()> {
@@ -293,7 +295,11 @@ mod tests {
         let hostile = "a\u{1b}[2J\n\u{202e}".to_owned();
         for record in [
             Record::Transfer(Running { name: hostile.clone(), id: hostile.clone(), ..Running::default() }),
-            Record::Client(Connected { doing: hostile.clone(), key: Some(hostile.clone()), ..Connected::default() }),
+            Record::Client(Connected {
+                doing: hostile.clone(),
+                key: Some(hostile.clone()),
+                ..Connected::default()
+            }),
             Record::Past(Past { name: hostile.clone(), cause: Some(hostile.clone()), ..Past::default() }),
             Record::Status(Status { server: hostile.clone(), addresses: vec![hostile], ..Status::default() }),
         ] {

@@ -10,6 +10,7 @@
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use super::{Failure, exit_code, fail, folders, identity, is_hangup_ignored};
 use crate::catalog::sqlite::SqliteCatalog;
 use crate::config::{self, Config, ConfigError, LogFormat, Task};
 use crate::error::{Code, EXIT_INTERRUPTED, in_words};
-use crate::keys::KeyFile;
+use crate::keys::{KeyFile, read_password};
 use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN, RUNTIME_STOP_TIMEOUT};
 use crate::logging::{self, Logging};
 use crate::pin::Pin;
@@ -77,10 +78,11 @@ fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> 
     let keys = KeyFile::new(&config.state);
     keys.check().map_err(|error| Failure::new(error.code(), error))?;
     let identity = identity::load(&config)?;
+    let access = access(&config, keys)?;
     let listener =
         listener::bind(config.bind, config.port).map_err(|error| cannot_listen(&config, &error))?;
     let logging = start_log(&config)?;
-    let code = match serve(&config, disk, keys, listener, identity.as_ref(), stopping) {
+    let code = match serve(&config, disk, access, listener, identity.as_ref(), stopping) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -89,6 +91,27 @@ fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> 
     };
     logging.close();
     Ok(code)
+}
+
+/// Who may do what.
+fn access(config: &Config, keys: KeyFile) -> Result<Access, Failure> {
+    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone())
+        .with_upload_max(config.upload_max);
+    let Some(conduit) = &config.conduit else { return Ok(access) };
+    let password = read_password(&conduit.password).map_err(|error| {
+        Failure::new(error.code(), format!("{error} (chosen by --conduit-password-file)"))
+    })?;
+    let is_served =
+        |path: &Path| Some(path.canonicalize().ok()?.starts_with(config.root.canonicalize().ok()?));
+    if is_served(&conduit.password) == Some(true) {
+        let (password, root) = (conduit.password.display(), config.root.display());
+        let text = format!(
+            "the password in {password} is in the folder that is served, {root}; put it elsewhere \
+             (--conduit-password-file)"
+        );
+        return Err(Failure::new(Code::NotAllowed, text));
+    }
+    Ok(access.with_conduit(password, conduit.allow))
 }
 
 fn start_log(config: &Config) -> Result<Logging, Failure> {
@@ -113,7 +136,7 @@ fn start_log(config: &Config) -> Result<Logging, Failure> {
 fn serve(
     config: &Config,
     disk: LocalDisk,
-    keys: KeyFile,
+    access: Access,
     listener: TcpListener,
     identity: Option<&Identity>,
     stopping: CancellationToken,
@@ -129,9 +152,7 @@ fn serve(
         .context("cannot start the threads")?;
     let audit = Arc::new(Audit::new());
     let token = super::keys::new_token()?;
-    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone())
-        .with_upload_max(config.upload_max)
-        .with_owner(&token);
+    let access = access.with_owner(&token);
     let service = Service::new(disk, catalog, Arc::clone(&audit), access);
     let pin = identity.map(Identity::pin);
     let door = Door { listener, tls, pin, token, settings };

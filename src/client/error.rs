@@ -306,7 +306,10 @@ impl FetchError {
             Self::Silent { .. } => Code::Timeout,
             Self::Unanswered { .. } => Code::Lost,
             Self::Cancelled { .. } => Code::Cancelled,
-            Self::Unknowing { .. } | Self::OldServer { .. } | Self::KeyNeedsV2 { .. } | Self::NoUploads { .. } => Code::Unsupported,
+            Self::Unknowing { .. }
+            | Self::OldServer { .. }
+            | Self::KeyNeedsV2 { .. }
+            | Self::NoUploads { .. } => Code::Unsupported,
             Self::Untrusted(distrust) => distrust.code(),
             Self::SourceChanged { .. } | Self::StreamChanged { .. } | Self::LocalChanged { .. } => {
                 Code::SourceChanged

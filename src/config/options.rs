@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::keys::Command;
 use crate::limits;
+use crate::rights::Rights;
 use crate::service::Net;
 use crate::units::{Rate, Size, Span};
 
@@ -85,6 +86,15 @@ pub struct Options {
     /// given several times, in the variable with commas between [default: none but this machine]
     #[arg(long, env = "ONEPORT_ALLOW_PLAINTEXT_KEYS", value_name = "NET", value_delimiter = ',')]
     pub allow_plaintext_keys: Option<Vec<Net>>,
+
+    /// File with the password of Conduit's clients, which others must not be able to read; without one that
+    /// dialect is not served [default: none]
+    #[arg(long, env = "ONEPORT_CONDUIT_PASSWORD_FILE", value_name = "FILE")]
+    pub conduit_password_file: Option<PathBuf>,
+
+    /// What whoever shows that password may do: read, write, push [default: read,write,push]
+    #[arg(long, env = "ONEPORT_CONDUIT_ALLOW", value_name = "RIGHTS")]
+    pub conduit_allow: Option<Rights>,
 
     /// Folder for log files [default: logs]
     #[arg(long, env = "ONEPORT_LOG_DIR", value_name = "DIR")]
@@ -180,6 +190,8 @@ impl Options {
             state: self.state.or(other.state),
             require_key: self.require_key.or(other.require_key),
             allow_plaintext_keys: self.allow_plaintext_keys.or(other.allow_plaintext_keys),
+            conduit_password_file: self.conduit_password_file.or(other.conduit_password_file),
+            conduit_allow: self.conduit_allow.or(other.conduit_allow),
             log_dir: self.log_dir.or(other.log_dir),
             log_format: self.log_format.or(other.log_format),
             log_level: self.log_level.or(other.log_level),

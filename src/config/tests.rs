@@ -72,7 +72,10 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
             "require-key" => "true",
             "allow-plaintext-keys" => "[\"10.0.0.0/8\", \"::1\"]",
             "tls" => "\"require\"",
-            "root" | "state" | "log-dir" | "log-level" | "tls-cert" | "tls-key" => "\"x\"",
+            "root" | "state" | "log-dir" | "log-level" | "tls-cert" | "tls-key" | "conduit-password-file" => {
+                "\"x\""
+            }
+            "conduit-allow" => "\"read,push\"",
             _ => "5000",
         };
         let toml = format!("{key} = {value}\n");
@@ -206,4 +209,19 @@ fn values_out_of_range_are_refused_with_what_would_do() {
     }
     assert!(matches!(load_from(&["65536"]), Err(ConfigError::Arguments(_))));
     assert!(matches!(load_from(&["--idle-timeout", "-1s"]), Err(ConfigError::Arguments(_))));
+}
+
+#[test]
+fn what_conduits_password_allows_is_set_with_it_and_is_what_that_dialect_has() {
+    let of =
+        |arguments: &[&str]| load_from(arguments).unwrap().conduit.map(|conduit| conduit.allow.to_string());
+    assert_eq!(of(&[]), None);
+    assert_eq!(of(&["--conduit-password-file", "f"]).unwrap(), "read,write,push");
+    assert_eq!(of(&["--conduit-password-file", "f", "--conduit-allow", "read"]).unwrap(), "read");
+    let alone = load_from(&["--conduit-allow", "read"]).unwrap_err();
+    assert!(matches!(alone, ConfigError::Half { missing: "--conduit-password-file", .. }), "{alone}");
+    for more in ["delete", "read,admin"] {
+        let arguments = ["--conduit-password-file", "f", "--conduit-allow", more];
+        assert!(matches!(load_from(&arguments).unwrap_err(), ConfigError::Range { .. }), "{more}");
+    }
 }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 
 use super::end::End;
 use super::wire::{Pace, Wire};
-use super::{Context, Settings, v1, v2};
+use super::{Context, Settings, conduit, v1, v2};
+use crate::codec::conduit::Frame;
 use crate::codec::v1::{Request, Response};
 use crate::codec::v2::Hello;
 use crate::error::Code;
@@ -22,7 +23,14 @@ use crate::sniff::{Dialect, sniff};
 const FIRST_BUFFER: usize = 256;
 
 /// What a peer is told that has to come with TLS.
-const TLS_ONLY: &str = "this server speaks TLS only; connect with --tls require";
+pub(super) const TLS_ONLY: &str = "this server speaks TLS only; connect with --tls require";
+
+/// What a peer says first.
+enum First {
+    Request(Request),
+    /// Of Conduit.
+    Frame(Frame),
+}
 
 /// Serves one connection from its first byte to its end.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context) {
@@ -51,7 +59,10 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
             dialect = tell_dialect(wire, &mut buffer).await?;
         }
         match dialect {
-            Dialect::Native => v1::read_request(wire, &mut buffer).await,
+            Dialect::Native => v1::read_request(wire, &mut buffer).await.map(First::Request),
+            Dialect::Conduit if context.service.serves_conduit() => {
+                Box::pin(conduit::read_first(wire, &mut buffer)).await.map(First::Frame)
+            }
             other => Err(End::NotServed(other)),
         }
     };
@@ -63,7 +74,10 @@ async fn converse(wire: &mut Wire, peer: SocketAddr, context: &Context) -> Resul
         () = context.stopping.cancelled() => return Err(End::Stopping),
     };
     // Whoever only connects should cost little: what answering needs is made when it is needed.
-    Box::pin(answer(request, buffer, wire, peer, context)).await
+    match request {
+        First::Request(request) => Box::pin(answer(request, buffer, wire, peer, context)).await,
+        First::Frame(frame) => Box::pin(conduit::serve(frame, buffer, wire, peer, context)).await,
+    }
 }
 
 /// Answers a peer's first request, in the version that it speaks.

@@ -2,6 +2,7 @@
 
 use super::wire::WireEnd;
 use crate::codec::WireError;
+use crate::codec::conduit::FrameError;
 use crate::service::access::NotAccepted;
 use crate::sniff::Dialect;
 
@@ -32,6 +33,18 @@ pub(super) enum End {
     /// The peer broke the rules of its dialect.
     #[error(transparent)]
     Protocol(#[from] WireError),
+    /// A frame of Conduit that cannot be understood.
+    #[error(transparent)]
+    Conduit(#[from] FrameError),
+    /// A Conduit client that has said something else before the password.
+    #[error("it did not show the password first")]
+    NoPassword,
+    /// A Conduit client that has said again who it is.
+    #[error("a frame of the beginning came later")]
+    PasswordAgain,
+    /// A Conduit client that has not answered to pings.
+    #[error("nothing was heard for {} s, pings notwithstanding", .0.as_secs_f32())]
+    Dead(std::time::Duration),
     /// The connection broke.
     #[error(transparent)]
     Wire(#[from] WireEnd),

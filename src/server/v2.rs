@@ -147,7 +147,7 @@ pub(super) async fn serve(
 }
 
 /// Waits until it is time to say that a key is not accepted; `false` if it must not be said at all.
-async fn may_say(reason: NotAccepted, peer: SocketAddr, context: &Context) -> bool {
+pub(super) async fn may_say(reason: NotAccepted, peer: SocketAddr, context: &Context) -> bool {
     if reason == NotAccepted::Clear {
         // Nothing was tried: the key was not even looked at.
         return true;

@@ -23,6 +23,8 @@ use crate::rights::{Grant, Right, Rights, Verb};
 use crate::text;
 use crate::token::{KeyId, Token, TokenError, TokenHash};
 
+mod conduit;
+
 /// What decides who may do what.
 pub struct Access {
     everybody: Grant,
@@ -33,6 +35,8 @@ pub struct Access {
     nobody: TokenHash,
     plaintext: Vec<Net>,
     attempts: Attempts,
+    /// Whoever shows Conduit's password has this key; without it that dialect is not served.
+    conduit: Option<Arc<Key>>,
     /// Size of the largest file that is taken, in bytes.
     upload_max: Option<u64>,
     /// The keys cannot be read, and that was told.
@@ -105,6 +109,7 @@ impl Access {
             nobody: Token::new(&[0; crate::token::TOKEN_RANDOM]).hash(),
             plaintext,
             attempts: Attempts::default(),
+            conduit: None,
             upload_max: None,
             is_failing: AtomicBool::new(false),
             warned: Mutex::default(),
@@ -170,6 +175,13 @@ impl<T> Permit<T> {
     /// What it is for.
     pub(crate) fn name(&self) -> &T {
         &self.name
+    }
+}
+
+impl Permit {
+    /// Leave for the same file, for one to whom it is pushed by whoever may do that.
+    pub(crate) fn handed_to(&self, receiver: &Caller) -> Self {
+        Self { caller: receiver.clone(), name: self.name.clone() }
     }
 }
 
@@ -303,9 +315,9 @@ impl Service {
 
     /// Looks a key up. That the keys cannot be read is told once, until they can be again.
     fn find(&self, id: &KeyId) -> Result<Option<Arc<Key>>, ()> {
-        let Access { keys, owner, is_failing, .. } = &self.inner.access;
-        if let Some(owner) = owner.as_ref().filter(|owner| owner.id == *id) {
-            return Ok(Some(Arc::clone(owner)));
+        let Access { keys, owner, conduit, is_failing, .. } = &self.inner.access;
+        if let Some(key) = [owner, conduit].into_iter().flatten().find(|key| key.id == *id) {
+            return Ok(Some(Arc::clone(key)));
         }
         match keys.find(id) {
             Ok(found) => {

@@ -1,4 +1,4 @@
-//! The accounts of transfers of version 2, which may be spread over requests and connections.
+//! The accounts of transfers of version 2 and of Conduit, which may be spread over requests and connections.
 //!
 //! Requests that say the same transfer number, from the same address and key and for the same file, share
 //! one account: the log tells one transfer, however it is carried. What the client has already
@@ -154,7 +154,8 @@ impl Account {
         }
         let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
         let (dialect, direction) = (Dialect::V2, way.direction());
-        let what = What { caller: caller.clone(), dialect, direction, name: name.clone(), size, have, transfer };
+        let what =
+            What { caller: caller.clone(), dialect, direction, name: name.clone(), size, have, transfer };
         let (moving, begun, state) = (service.inner.live.begin(what), Once::new(), Mutex::new(state));
         Self { service, caller, name, size, have, way, key, moving, begun, state }
     }
@@ -228,9 +229,10 @@ impl Account {
         let Self { ref caller, ref name, size, .. } = *self;
         let direction = self.way.direction();
         let (moved, elapsed) = (state.sent, state.last - state.began);
-        let (dialect, digest) = (Dialect::V2, state.root.map(Digest::Blake3));
+        let (dialect, digest) = (Dialect::of(caller), state.root.map(Digest::Blake3));
         let cancelled_by = cause.and(self.moving.cancelled_by());
-        let ended = Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
+        let ended =
+            Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
         self.service.note(&ended);
     }
 }

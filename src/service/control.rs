@@ -12,9 +12,7 @@ use crate::catalog::CatalogError;
 use crate::catalog::history::{Direction, Step, Transfer};
 use crate::control::{Past, Question, Record, Status, Wanted};
 use crate::error::Code;
-use crate::limits::{
-    CONTROL_CAUSE_MAX, CONTROL_NAME_MAX, CONTROL_TRANSFERS_MAX, HISTORY_PAGE,
-};
+use crate::limits::{CONTROL_CAUSE_MAX, CONTROL_NAME_MAX, CONTROL_TRANSFERS_MAX, HISTORY_PAGE};
 use crate::patterns::{Pattern, PatternError, Verdict};
 use crate::rights::Verb;
 use crate::text::shortened;
@@ -127,7 +125,8 @@ impl Service {
             records.push(Record::Status(status));
         }
         let some = live.moving(serial_of(place));
-        records.extend(some.iter().filter(|moving| moving.is_running()).map(|one| Record::Transfer(one.tell())));
+        records
+            .extend(some.iter().filter(|moving| moving.is_running()).map(|one| Record::Transfer(one.tell())));
         let next = some.last().map(|last| Place::behind(last.serial()));
         Page { records, next }
     }

@@ -9,20 +9,29 @@ use super::access::Caller;
 use crate::catalog::history::{Direction, Transfer};
 use crate::digest::Digest;
 use crate::names::FileName;
+use crate::token::KeyId;
 
 /// A dialect, as the history calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
     V1,
     V2,
+    Conduit,
 }
 
 impl Dialect {
+    /// The one in which somebody moves files whose transfers have accounts: who has shown Conduit's password speaks
+    /// that.
+    pub(crate) fn of(caller: &Caller) -> Self {
+        if caller.key_id() == Some(KeyId::CONDUIT) { Self::Conduit } else { Self::V2 }
+    }
+
     /// What it is called.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",
+            Self::Conduit => "conduit",
         }
     }
 }

@@ -11,9 +11,9 @@ use crate::names::FileName;
 use crate::progress::Steps;
 
 use super::access::Caller;
+use super::accounts::{NO_TRANSFER, cancelled_by};
 use super::history::{Dialect, Ended};
 use super::live::{Moving, What};
-use super::accounts::{NO_TRANSFER, cancelled_by};
 use super::{Event, Service};
 use crate::catalog::history::Direction;
 
@@ -37,7 +37,8 @@ impl<'a> Transfer<'a> {
         let (steps, began) = (Steps::new(size), Instant::now());
         let (dialect, direction, transfer) = (Dialect::V1, Direction::Download, NO_TRANSFER);
         let (caller_of_it, name_of_it) = (caller.clone(), name.clone());
-        let what = What { caller: caller_of_it, dialect, direction, name: name_of_it, size, have: 0, transfer };
+        let what =
+            What { caller: caller_of_it, dialect, direction, name: name_of_it, size, have: 0, transfer };
         let moving = service.inner.live.begin(what);
         Self { service, caller, name, size, done: 0, steps, began, ended: false, moving }
     }
@@ -84,7 +85,8 @@ impl<'a> Transfer<'a> {
         let Self { service, caller, name, size, .. } = *self;
         let (dialect, direction) = (Dialect::V1, Direction::Download);
         let cancelled_by = cause.and(self.moving.cancelled_by());
-        let ended = Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
+        let ended =
+            Ended { caller, dialect, direction, name, size, moved, elapsed, digest, cause, cancelled_by };
         service.note(&ended);
     }
 

@@ -5,6 +5,7 @@
 //! behaves as seed 1's; `peers` runs the programs that were written from the protocol's page.
 //! `v2_peer` speaks version 2 by hand, as a server and as a client; `holders` makes keys and shows them.
 //! `putting` puts files by hand; `storing` has the client do it, and looks at what is on the disk.
+//! `conduit_peer` speaks Conduit by hand, and `conduit_published` runs the client that others have published.
 //! `tls_raw` speaks TLS by hand, around whatever is spoken inside.
 //! `tls_peer` is the TLS end of a server, with whatever key a test likes, before any server in clear.
 //! `fetching` calls the client's library in this process and counts what a transfer has cost.
@@ -32,6 +33,11 @@ mod client_put;
 mod client_retries;
 mod client_staging;
 mod client_views;
+mod conduit_files;
+mod conduit_hostile;
+mod conduit_peer;
+mod conduit_pushes;
+mod conduit_sessions;
 mod fetching;
 mod folders;
 mod folders_cuts;

@@ -52,9 +52,9 @@ impl Connection<'_> {
         let service = self.context.service.clone();
         let question = asked.question.clone();
         let permit = match verb_of(&question) {
-            Some(verb) => service.permit_control(&self.caller, verb).map_err(|denied| {
-                (Code::NotAllowed, denied.to_string())
-            }),
+            Some(verb) => service
+                .permit_control(&self.caller, verb)
+                .map_err(|denied| (Code::NotAllowed, denied.to_string())),
             None => {
                 let Question::Unknown(verb) = question else { return };
                 let error = ControlError::Unknown(verb);

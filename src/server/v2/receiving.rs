@@ -125,9 +125,6 @@ impl Connection<'_> {
 
     /// Whether nothing is being put, removed or moved, and nothing is asked of the server about itself.
     pub(super) fn changes_nothing(&self) -> bool {
-        self.changing.is_empty()
-            && self.wholes.is_empty()
-            && self.puts.is_empty()
-            && self.controls.is_empty()
+        self.changing.is_empty() && self.wholes.is_empty() && self.puts.is_empty() && self.controls.is_empty()
     }
 }

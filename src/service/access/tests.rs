@@ -268,3 +268,38 @@ fn nothing_that_is_told_or_shown_repeats_a_secret() {
         assert!(!notes.contains(secret), "{notes}");
     }
 }
+
+#[test]
+fn conduits_password_in_clear_is_refused_from_elsewhere_unless_the_network_is_named() {
+    let password = TokenHash::of_password(b"secret");
+    let (dir, notes) = (tempfile::tempdir().unwrap(), Notes::default());
+    let disk = LocalDisk::new(dir.path(), &[]).unwrap();
+    let access = Access::new(Shelf::default(), true, vec!["10.1.0.0/16".parse().unwrap()])
+        .with_conduit(password, "read".parse().unwrap());
+    let service = Service::new(disk, Forgetful, notes.clone(), access);
+    let shown = |peer: &str, is_secured, word: &[u8]| {
+        let caller = Caller::new(peer.parse().unwrap(), is_secured);
+        service.authenticate_conduit(&caller, Some(TokenHash::of_password(word)))
+    };
+    assert_eq!(shown("192.0.2.1:7", false, b"secret").unwrap_err(), NotAccepted::Clear);
+    assert_eq!(
+        shown("192.0.2.1:7", false, b"wrong").unwrap_err(),
+        NotAccepted::Clear,
+        "it is not even looked at"
+    );
+    assert_eq!(shown("10.1.2.3:7", false, b"wrong").unwrap_err(), NotAccepted::Key);
+    assert_eq!(service.authenticate_conduit(&local(), None).unwrap_err(), NotAccepted::Key);
+    for (peer, is_secured) in [
+        ("192.0.2.1:7", true),
+        ("127.0.0.1:7", false),
+        ("[::ffff:127.0.0.1]:7", false),
+        ("10.1.2.3:7", false),
+    ] {
+        let holder = shown(peer, is_secured, b"secret").unwrap();
+        assert_eq!(holder.key_name().unwrap().as_str(), "conduit", "{peer}");
+        assert_eq!(service.check(&holder, Verb::Get, b"a"), Ok(()));
+        assert_eq!(service.check(&holder, Verb::Put, b"a"), Err(Denied::NotAllowed));
+        assert!(!service.may_listen(&holder));
+    }
+    assert_eq!(notes.count("KeyInClear"), 3, "twice refused, and once allowed with a warning");
+}

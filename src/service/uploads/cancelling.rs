@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use super::upload::Outcome;
 use super::UploadError;
+use super::upload::Outcome;
 use crate::service::Service;
 use crate::service::live::Moving;
 

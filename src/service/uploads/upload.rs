@@ -23,6 +23,7 @@ use crate::staged::{Part, Source};
 use crate::token::KeyId;
 use crate::tree::{BlockSet, HASH_LEN, Root, block_count, block_span};
 
+mod anew;
 mod hand;
 mod settle;
 

@@ -78,7 +78,8 @@ fn a_server_is_asked_about_itself_in_words_that_are_checked() {
     };
     assert_eq!(question(&["status"]), Question::Status);
     assert_eq!(question(&["cancel", "abc-1", "-s", "nas"]), Question::Cancel("abc-1".into()));
-    let Question::History(wanted) = question(&["history", "--result", "failed", "--name", "*.iso", "-n", "5"])
+    let Question::History(wanted) =
+        question(&["history", "--result", "failed", "--name", "*.iso", "-n", "5"])
     else {
         panic!()
     };
