@@ -36,6 +36,7 @@ mod client_views;
 mod conduit_files;
 mod conduit_hostile;
 mod conduit_peer;
+mod conduit_published;
 mod conduit_pushes;
 mod conduit_sessions;
 mod fetching;
