@@ -11,11 +11,13 @@ use crate::error::Code;
 mod address;
 mod audit;
 pub mod control;
+pub mod embed;
 mod folders;
 mod hangup;
 mod identity;
 mod keys;
 mod owner;
+pub mod received;
 pub mod server;
 
 /// Why a program ends, for a person and as an exit status.

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
+use crate::limits::{CLIENT_TIMEOUT, V2_LINKS, V2_WAIT_MAX};
 
 mod attempt;
 mod checksum;
@@ -28,6 +29,7 @@ mod distrust;
 mod error;
 mod events;
 mod folder;
+mod handle;
 mod known_hosts;
 mod pace;
 mod put;
@@ -47,6 +49,7 @@ pub use distrust::Distrust;
 pub use error::FetchError;
 pub use events::{Event, Observer};
 pub use folder::{Files, FolderFetched, Totals, fetch_folder};
+pub use handle::{Client, ClientBuilder, Listing, Progress};
 pub use known_hosts::{KnownHosts, KnownHostsError};
 pub use put::folder::{FolderPut, put_folder};
 pub use put::{Put, UploadSource, put};
@@ -125,6 +128,27 @@ pub struct Settings {
     pub old_servers: OldServers,
     /// Whom to trust, and the key to show.
     pub security: Security,
+}
+
+/// As for the `client` program: whoever is asked for a file replaces what is there, and waits for it to be on the disk.
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            backoff: Backoff::default(),
+            timeout: CLIENT_TIMEOUT,
+            wait_max: V2_WAIT_MAX,
+            overwrite: Overwrite::Always,
+            sync: true,
+            protocol: Protocol::Auto,
+            links: V2_LINKS,
+            limit_rate: None,
+            sparse: false,
+            restart: false,
+            checksum: None,
+            old_servers: OldServers::default(),
+            security: Security::default(),
+        }
+    }
 }
 
 /// A file that was fetched.

@@ -617,3 +617,15 @@ pub const FOLDERS_OPEN_MAX: usize = 32;
 pub const FOLDER_GROUP_MAX: usize = 1 << 16;
 /// Entries that are looked at when what an earlier run has left in a folder is looked for.
 pub const FOLDER_WALK_MAX: usize = 1 << 24;
+
+/// Files that wait until somebody is told that they were received; further ones are not told of.
+pub const RECEIVED_QUEUE_MAX: usize = 16_384;
+/// How long the end of a server waits until everybody was told of what it has received.
+pub const RECEIVED_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the end of a server waits for work that has yet to be given up.
+pub const SERVICE_END_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Batches of a listing that wait in a program until they are taken.
+pub const LISTING_BATCHES: usize = 2;
+/// Time over which the rate of a transfer is measured that a program is told of.
+pub const PROGRESS_RATE_SPAN: Duration = Duration::from_secs(5);

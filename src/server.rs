@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::limits::{ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
+use crate::limits::{self, ACCEPT_BACKOFF_MAX, ACCEPT_BACKOFF_MIN};
 use crate::service::Service;
 use crate::tls::Serving;
 
@@ -52,6 +52,23 @@ pub struct Settings {
     pub v1_pause: Duration,
     /// Whoever speaks without TLS is refused.
     pub require_tls: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            connections_max: limits::CONNECTIONS_MAX,
+            connections_per_address_max: 0,
+            request_timeout: limits::REQUEST_TIMEOUT,
+            idle_timeout: limits::IDLE_TIMEOUT,
+            rate_min: limits::RATE_MIN,
+            rate_limit: None,
+            rate_limit_per_client: None,
+            drain_timeout: limits::DRAIN_TIMEOUT,
+            v1_pause: limits::V1_PAUSE,
+            require_tls: false,
+        }
+    }
 }
 
 /// What the listener itself has to tell; connections tell the service's observer.

@@ -36,9 +36,10 @@ pub(crate) mod transfer;
 pub(crate) mod uploads;
 pub(crate) mod versions;
 
-pub use access::Access;
+pub use access::{Access, Asked};
 pub use address::Net;
 pub use events::{Event, Observer};
+pub use history::Dialect;
 
 use access::Permit;
 use accounts::Accounts;

@@ -280,7 +280,7 @@ impl Audit {
                     "Progress from {peer}: {percent}% ({done}/{size} bytes)"
                 );
             }
-            Event::Stored { peer, key, name, size, have, elapsed, root } => {
+            Event::Stored { peer, key, name, size, have, elapsed, root, .. } => {
                 let moved = size.saturating_sub(have);
                 self.stored.fetch_add(1, Ordering::Relaxed);
                 self.received.fetch_add(moved, Ordering::Relaxed);
@@ -310,7 +310,7 @@ impl Audit {
 
     fn observe_change(&self, event: &Event<'_>) {
         match *event {
-            Event::Taken { peer, key, name, size, root } => {
+            Event::Taken { peer, key, name, size, root, .. } => {
                 self.stored.fetch_add(1, Ordering::Relaxed);
                 self.received.fetch_add(size, Ordering::Relaxed);
                 let (file, with) = (logged(name.as_bytes()), with(key));

@@ -210,7 +210,7 @@ fn until(key: &Key) -> String {
     }
 }
 
-fn whole_second(moment: Timestamp) -> Timestamp {
+pub(super) fn whole_second(moment: Timestamp) -> Timestamp {
     Timestamp::from_second(moment.as_second()).unwrap_or(moment)
 }
 

@@ -9,34 +9,23 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::address::Address;
-use super::audit::Audit;
+use super::embed::{Claimed, Server, ServerBuilder};
 use super::hangup::Terminal;
-use super::owner::Owner;
-use super::{Failure, exit_code, fail, folders, identity, is_hangup_ignored};
-use crate::catalog::sqlite::SqliteCatalog;
+use super::{Failure, exit_code, fail, identity, is_hangup_ignored};
 use crate::config::{self, Config, ConfigError, LogFormat, Task};
-use crate::error::{Code, EXIT_INTERRUPTED, in_words};
-use crate::keys::{KeyFile, read_password};
+use crate::error::{Code, EXIT_INTERRUPTED};
 use crate::limits::{BLOCKING_THREADS, DESCRIPTORS_MIN, RUNTIME_STOP_TIMEOUT};
 use crate::logging::{self, Logging};
-use crate::pin::Pin;
-use crate::server::{self, listener};
-use crate::service::{Access, Observer, Service};
-use crate::storage::local::LocalDisk;
-use crate::tls::{Identity, Serving};
-use crate::token::Token;
+use crate::tls::Serving;
 
 /// Runs the server with these arguments (the first is the program's name) and says how it ended.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -71,18 +60,9 @@ fn catch_interrupts(stopping: CancellationToken) -> anyhow::Result<()> {
 
 fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> {
     raise_descriptors()?;
-    folders::prepare_root(&config.root)?;
-    let disk = LocalDisk::new(&config.root, &[&config.state, &config.log.dir])
-        .map_err(|error| folders::cannot_serve(&config.root, &error))?;
-    let _state = folders::claim_state(&config.state)?;
-    let keys = KeyFile::new(&config.state);
-    keys.check().map_err(|error| Failure::new(error.code(), error))?;
-    let identity = identity::load(&config)?;
-    let access = access(&config, keys)?;
-    let listener =
-        listener::bind(config.bind, config.port).map_err(|error| cannot_listen(&config, &error))?;
+    let claimed = builder(&config, &stopping).claim().map_err(Failure::from)?;
     let logging = start_log(&config)?;
-    let code = match serve(&config, disk, access, listener, identity.as_ref(), stopping) {
+    let code = match serve(&config, claimed, stopping) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -93,25 +73,26 @@ fn run(config: Config, stopping: CancellationToken) -> anyhow::Result<ExitCode> 
     Ok(code)
 }
 
-/// Who may do what.
-fn access(config: &Config, keys: KeyFile) -> Result<Access, Failure> {
-    let access = Access::new(keys, config.require_key, config.plaintext_keys.clone())
-        .with_upload_max(config.upload_max);
-    let Some(conduit) = &config.conduit else { return Ok(access) };
-    let password = read_password(&conduit.password).map_err(|error| {
-        Failure::new(error.code(), format!("{error} (chosen by --conduit-password-file)"))
-    })?;
-    let is_served =
-        |path: &Path| Some(path.canonicalize().ok()?.starts_with(config.root.canonicalize().ok()?));
-    if is_served(&conduit.password) == Some(true) {
-        let (password, root) = (conduit.password.display(), config.root.display());
-        let text = format!(
-            "the password in {password} is in the folder that is served, {root}; put it elsewhere \
-             (--conduit-password-file)"
-        );
-        return Err(Failure::new(Code::NotAllowed, text));
+/// The server that a user wants.
+fn builder(config: &Config, stopping: &CancellationToken) -> ServerBuilder {
+    let builder = Server::builder(&config.root)
+        .state(&config.state)
+        .hide(&config.log.dir)
+        .port(config.port)
+        .require_key(config.require_key)
+        .plaintext_keys(config.plaintext_keys.clone())
+        .upload_max(config.upload_max)
+        .hash_ahead(config.hash_ahead)
+        .staged_age(config.staged_age)
+        .tls(config.tls)
+        .tls_files(config.tls_files.clone())
+        .conduit(config.conduit.clone())
+        .settings(config.server.clone())
+        .stopped_by(stopping.clone());
+    match config.bind {
+        Some(address) => builder.bind(address),
+        None => builder,
     }
-    Ok(access.with_conduit(password, conduit.allow))
 }
 
 fn start_log(config: &Config) -> Result<Logging, Failure> {
@@ -133,88 +114,33 @@ fn start_log(config: &Config) -> Result<Logging, Failure> {
     logging::start(&settings).map_err(|error| Failure::new(error.code(), error))
 }
 
-fn serve(
-    config: &Config,
-    disk: LocalDisk,
-    access: Access,
-    listener: TcpListener,
-    identity: Option<&Identity>,
-    stopping: CancellationToken,
-) -> anyhow::Result<()> {
-    let tls = identity.map(identity::begin).transpose()?;
-    let mut settings = config.server.clone();
-    fit_descriptors(&mut settings);
-    let catalog = SqliteCatalog::open(&config.state).map_err(|newer| Failure::new(Code::LocalIo, newer))?;
+fn serve(config: &Config, claimed: Claimed, stopping: CancellationToken) -> anyhow::Result<()> {
+    if let Some(pin) = claimed.pin() {
+        identity::show(pin);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the threads")?;
-    let audit = Arc::new(Audit::new());
-    let token = super::keys::new_token()?;
-    let access = access.with_owner(&token);
-    let service = Service::new(disk, catalog, Arc::clone(&audit), access);
-    let pin = identity.map(Identity::pin);
-    let door = Door { listener, tls, pin, token, settings };
-    let outcome = runtime.block_on(listen(config, door, service, Arc::clone(&audit), stopping));
+    let outcome = runtime.block_on(listen(config, claimed, stopping));
     // The last owner of the catalog may be a task that has yet to be dropped. Whatever else blocks
     // now only reads: nothing is lost by not waiting for it any longer.
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
-    audit.summarize();
     outcome
 }
 
-/// Where peers come in.
-struct Door {
-    listener: TcpListener,
-    tls: Option<Serving>,
-    pin: Option<Pin>,
-    /// What the owner shows as a key.
-    token: Token,
-    settings: server::Settings,
-}
-
-async fn listen(
-    config: &Config,
-    door: Door,
-    service: Service,
-    audit: Arc<Audit>,
-    stopping: CancellationToken,
-) -> anyhow::Result<()> {
-    let Door { listener, tls, pin, token, settings } = door;
+async fn listen(config: &Config, claimed: Claimed, stopping: CancellationToken) -> anyhow::Result<()> {
     stop_on_signals(&stopping)?;
-    heed_hangups(config, tls.clone(), &stopping)?;
-    let listener = tokio::net::TcpListener::from_std(listener).context("cannot listen")?;
-    let address = listener.local_addr().context("cannot tell the port")?;
-    Address { port: address.port(), pin }.note(&config.state);
-    let _noted = Owner { address, pin, token }.note(&config.state);
-    announce(address, config);
-    if !config.staged_age.is_zero() {
-        let (service, stopping) = (service.clone(), stopping.clone());
-        let age = config.staged_age;
-        tokio::spawn(async move { service.sweep(age, stopping).await });
-    }
-    if !config.hash_ahead.is_zero() {
-        let (service, stopping) = (service.clone(), stopping.clone());
-        let threshold = config.hash_ahead;
-        tokio::spawn(async move { service.hash_ahead(threshold, stopping).await });
-    }
-    let drain = settings.drain_timeout;
-    // As a task, not here: it accepts on the thread that hears of a connection then, and the connection
-    // goes on there.
-    let serving =
-        tokio::spawn(async move { server::run(listener, service, settings, tls, &*audit, stopping).await });
-    let drained = serving.await.context("the server failed")?;
-    if !drained {
-        warn!("Transfers that had not ended after {drain:?} were cut (--drain-timeout)");
-    }
+    let hangups = catch_hangups()?;
+    let server = claimed.start().await.map_err(Failure::from)?;
+    heed_hangups(hangups, config, server.serving(), &stopping);
+    announce(server.address());
+    server.ended().await?;
     Ok(())
 }
 
-fn announce(address: SocketAddr, config: &Config) {
-    let root = crate::text::logged(config.root.as_os_str().as_encoded_bytes()).to_string();
-    let version = env!("CARGO_PKG_VERSION");
-    info!(event = "listening", %address, %root, "oneport {version} listening on {address}, serving {root}");
+fn announce(address: SocketAddr) {
     // Whoever started the server may not be listening to it.
     let mut stdout = io::stdout().lock();
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
@@ -238,14 +164,23 @@ fn stop_on_signals(stopping: &CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The signals that say so, and the terminal at the start; `None` if they are ignored, as `nohup` has it.
+fn catch_hangups() -> anyhow::Result<Option<(Terminal, Signal)>> {
+    if is_hangup_ignored() {
+        return Ok(None);
+    }
+    Ok(Some((Terminal::look(), signal(SignalKind::hangup()).context("cannot catch SIGHUP")?)))
+}
+
 /// SIGHUP has the identity read again; where it says that the terminal is gone, it stops the server. One that
 /// was started with the signal ignored (`nohup`) goes on ignoring it.
-fn heed_hangups(config: &Config, tls: Option<Serving>, stopping: &CancellationToken) -> anyhow::Result<()> {
-    if is_hangup_ignored() {
-        return Ok(());
-    }
-    let terminal = Terminal::look();
-    let mut hangups = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+fn heed_hangups(
+    caught: Option<(Terminal, Signal)>,
+    config: &Config,
+    tls: Option<Serving>,
+    stopping: &CancellationToken,
+) {
+    let Some((terminal, mut hangups)) = caught else { return };
     let (config, stopping) = (config.clone(), stopping.clone());
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
@@ -258,35 +193,6 @@ fn heed_hangups(config: &Config, tls: Option<Serving>, stopping: &CancellationTo
             let _ = tokio::task::spawn_blocking(move || identity::reload(&config, tls.as_ref())).await;
         }
     });
-    Ok(())
-}
-
-fn cannot_listen(config: &Config, error: &io::Error) -> Failure {
-    let port = config.port;
-    let place = match config.bind {
-        Some(address) => SocketAddr::new(address, port).to_string(),
-        None => format!("port {port}"),
-    };
-    match error.kind() {
-        io::ErrorKind::AddrInUse => Failure::new(
-            Code::Connect,
-            format!(
-                "cannot listen on {place}: another program uses it; stop that program or choose another port"
-            ),
-        ),
-        io::ErrorKind::PermissionDenied => Failure::new(
-            Code::NotAllowed,
-            format!("cannot listen on {place}: permission denied; choose a port above 1023"),
-        ),
-        io::ErrorKind::AddrNotAvailable => Failure::new(
-            Code::Connect,
-            format!("cannot listen on {place}: this machine has no such address; check --bind"),
-        ),
-        _ => Failure::new(
-            Code::Connect,
-            format!("cannot listen on {place}: {}; check --bind and the port", in_words(error)),
-        ),
-    }
 }
 
 /// Raises the soft limit of open descriptors to the hard one; refuses to start where even that is
@@ -303,28 +209,5 @@ fn raise_descriptors() -> Result<(), Failure> {
             ),
         )),
         _ => Ok(()),
-    }
-}
-
-/// Lowers the number of connections if there are too few descriptors for them.
-fn fit_descriptors(settings: &mut server::Settings) {
-    /// Descriptors of one connection: its socket and its file.
-    const EACH: u64 = 2;
-    /// Descriptors of everything else: the log, the state, the runtime, folders being walked.
-    const RESERVED: u64 = 64;
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return };
-    let places = usize::try_from(descriptors.saturating_sub(RESERVED) / EACH).unwrap_or(usize::MAX).max(1);
-    if places < settings.connections_max {
-        info!(
-            "At most {places} connections at once: only {descriptors} files may be open \
-             (raise the limit with ulimit -n)"
-        );
-        settings.connections_max = places;
-    }
-}
-
-impl Observer for Arc<Audit> {
-    fn observe(&self, event: &crate::service::Event<'_>) {
-        self.as_ref().observe(event);
     }
 }

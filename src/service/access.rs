@@ -39,10 +39,29 @@ pub struct Access {
     conduit: Option<Arc<Key>>,
     /// Size of the largest file that is taken, in bytes.
     upload_max: Option<u64>,
+    /// What is asked besides, of all that is allowed.
+    check: Option<Box<Check>>,
     /// The keys cannot be read, and that was told.
     is_failing: AtomicBool,
     /// Clients that were warned of for sending keys in clear.
     warned: Mutex<HashSet<IpAddr>>,
+}
+
+/// Says of what rights and keys allow whether it is really allowed.
+pub type Check = dyn Fn(&Asked<'_>) -> bool + Send + Sync;
+
+/// Something that a caller asks for and that rights and keys allow.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Asked<'a> {
+    /// Where the caller is.
+    pub peer: SocketAddr,
+    /// The name of the key that it has shown, if any.
+    pub key: Option<&'a KeyName>,
+    /// What it wants to do.
+    pub verb: Verb,
+    /// To which file or folder, as the caller said it: nobody has looked at these bytes yet. Empty for all that is served.
+    pub name: &'a [u8],
 }
 
 /// Who asks. Cheap to clone.
@@ -79,6 +98,9 @@ pub(crate) enum Denied {
     /// It has, but that does not allow it, or not any more.
     #[error("the key does not allow this")]
     NotAllowed,
+    /// Rights and keys would allow it, but whoever runs the server does not.
+    #[error("the server does not allow this")]
+    Checked,
     /// What it names cannot be the name of a file.
     #[error("{0}")]
     Name(NameError),
@@ -111,6 +133,7 @@ impl Access {
             attempts: Attempts::default(),
             conduit: None,
             upload_max: None,
+            check: None,
             is_failing: AtomicBool::new(false),
             warned: Mutex::default(),
         }
@@ -129,6 +152,14 @@ impl Access {
         let (id, name, hash, created) = (token.id(), KeyName::owner(), token.hash(), Timestamp::now());
         let key = Key { id, name, hash, grant, created, expires: None, quota: None };
         Self { owner: Some(Arc::new(key)), ..self }
+    }
+
+    /// Asks `check` besides, of everything that rights and keys allow: it can forbid, and never allow. It is asked for
+    /// each request, for each stretch of a listing and at the end of each block of a transfer, on the threads that serve
+    /// all connections: it must not wait for anything.
+    #[must_use]
+    pub fn with_check(self, check: impl Fn(&Asked<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self { check: Some(Box::new(check)), ..self }
     }
 
     /// Whether anybody has a key.
@@ -224,19 +255,26 @@ impl Service {
     /// whatever takes long. A refusal is told to the observer.
     pub(crate) fn check(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<(), Denied> {
         let Some(right) = verb.needs() else { return Ok(()) };
-        if self.inner.access.everybody.allows(right, name) {
+        let allowed = match &caller.key {
+            _ if self.inner.access.everybody.allows(right, name) => Ok(()),
+            None => Err((Denied::NeedsKey(right), String::from("no key was shown"))),
+            Some(key) => self.allowed_by(key, right, name).map_err(|cause| (Denied::NotAllowed, cause)),
+        };
+        let Err((denied, cause)) = allowed.and_then(|()| self.asked(caller, verb, name)) else {
             return Ok(());
-        }
-        let (denied, cause) = match &caller.key {
-            None => (Denied::NeedsKey(right), String::from("no key was shown")),
-            Some(key) => match self.allowed_by(key, right, name) {
-                Ok(()) => return Ok(()),
-                Err(cause) => (Denied::NotAllowed, cause),
-            },
         };
         let (peer, key) = (caller.peer, caller.key_name());
         self.tell(&Event::Denied { peer, key, verb, name, cause: &cause });
         Err(denied)
+    }
+
+    /// What is allowed is asked about once more, where somebody wants to be asked.
+    fn asked(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<(), (Denied, String)> {
+        let Some(check) = &self.inner.access.check else { return Ok(()) };
+        match check(&Asked { peer: caller.peer, key: caller.key_name(), verb, name }) {
+            true => Ok(()),
+            false => Err((Denied::Checked, "the access check of this server refuses it".to_owned())),
+        }
     }
 
     /// Whether a key that was shown still allows something; else why not.

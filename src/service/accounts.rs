@@ -260,7 +260,8 @@ impl Drop for Account {
             };
             self.tell_steps(&mut state);
             let elapsed = state.last - state.began;
-            self.service.tell(&Event::Stored { peer, key, name, size, have, elapsed, root });
+            let dialect = Dialect::V2;
+            self.service.tell(&Event::Stored { peer, dialect, key, name, size, have, elapsed, root });
             return self.note(&state, None);
         }
         if done < size {

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::history::Dialect;
 use crate::control::Direction;
 use crate::digest::{Digest, Md5};
 use crate::keys::KeyName;
@@ -247,6 +248,8 @@ pub enum Event<'a> {
     Taken {
         /// The peer's address.
         peer: SocketAddr,
+        /// How it came.
+        dialect: Dialect,
         /// The key that it has shown.
         key: Option<&'a KeyName>,
         /// The file.
@@ -328,6 +331,8 @@ pub enum Event<'a> {
     Stored {
         /// The peer's address.
         peer: SocketAddr,
+        /// How it came.
+        dialect: Dialect,
         /// The key that it has shown.
         key: Option<&'a KeyName>,
         /// The file.

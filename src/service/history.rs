@@ -13,9 +13,13 @@ use crate::token::KeyId;
 
 /// A dialect, as the history calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
+#[non_exhaustive]
+pub enum Dialect {
+    /// Version 1 of the protocol.
     V1,
+    /// Version 2 of the protocol.
     V2,
+    /// Conduit.
     Conduit,
 }
 
@@ -26,8 +30,9 @@ impl Dialect {
         if caller.key_id() == Some(KeyId::CONDUIT) { Self::Conduit } else { Self::V2 }
     }
 
-    /// What it is called.
-    pub(crate) fn name(self) -> &'static str {
+    /// How it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Self::V1 => "v1",
             Self::V2 => "v2",

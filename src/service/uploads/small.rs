@@ -21,6 +21,7 @@ use self::batch::{Asker, Batch, Wanted};
 use super::{Stored, UploadError};
 use crate::limits::{GROUP_FILES_MAX, GROUP_PROBE, SMALL_FILE_MAX, WHOLE_FILE_COST, WHOLE_WAITING_BYTES};
 use crate::service::access::Permit;
+use crate::service::history::Dialect;
 use crate::service::{Event, Inner, Service, lock};
 use crate::staged::group::GroupNames;
 use crate::storage::ChangeError;
@@ -135,7 +136,10 @@ impl Service {
         let outcome = self.store_whole(permit, file, room).await;
         let (peer, key, name) = (permit.caller().peer(), permit.caller().key_name(), permit.name());
         match &outcome {
-            Ok(Stored::New(root)) => self.tell(&Event::Taken { peer, key, name, size, root: *root }),
+            Ok(Stored::New(root)) => {
+                let dialect = Dialect::V2;
+                self.tell(&Event::Taken { peer, dialect, key, name, size, root: *root });
+            }
             Ok(Stored::Same) => {}
             Err(error) => {
                 let cause = error.to_string();

@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use oneport::client::{Backoff, OldServers, Overwrite, Protocol, Server, Settings, Target};
+use oneport::client::{Backoff, Overwrite, Protocol, Server, Settings, Target};
 use oneport::control::Question;
-use oneport::limits::{CLIENT_RATE_MIN, V2_LINKS, V2_WAIT_MAX};
+use oneport::limits::CLIENT_RATE_MIN;
 use oneport::text;
 use oneport::units::Rate;
 
@@ -190,21 +190,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
     let backoff =
         Backoff { retries: common.retries, first: common.retry_delay.0, longest: common.retry_max_delay.0 };
     let security = common.security.checked()?;
-    let settings = Settings {
-        backoff,
-        timeout: common.timeout.0,
-        wait_max: V2_WAIT_MAX,
-        overwrite: Overwrite::Always,
-        sync: true,
-        protocol: Protocol::Auto,
-        links: V2_LINKS,
-        limit_rate: None,
-        sparse: false,
-        restart: false,
-        checksum: None,
-        old_servers: OldServers::default(),
-        security,
-    };
+    let settings = Settings { backoff, timeout: common.timeout.0, security, ..Settings::default() };
     let Common { quiet, verbose, json, log_dir, log_level, .. } = common;
     let progress = Progress::Auto;
     Ok(Job { task, files, settings, progress, json, quiet, verbose, log_dir, log_level })
