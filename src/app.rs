@@ -10,6 +10,7 @@ use crate::error::Code;
 
 mod address;
 mod audit;
+pub mod command;
 pub mod control;
 pub mod embed;
 mod folders;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches};
 
+use crate::app::command::Words;
 use crate::control::Question;
 use crate::error::{Code, EXIT_HANGUP, EXIT_INTERRUPTED, EXIT_TERMINATED, in_words};
 use crate::limits;
@@ -57,6 +58,8 @@ pub struct Config {
     pub tls: TlsMode,
     /// Files of a certificate and its key; without them the server makes its own in its state folder.
     pub tls_files: Option<TlsFiles>,
+    /// What is run for each file that was received, and for how long at most.
+    pub on_received: Option<(Words, Duration)>,
     /// Limits of connections.
     pub server: server::Settings,
 }
@@ -255,6 +258,9 @@ fn check(options: Options) -> Result<Config, ConfigError> {
         upload_max: options.upload_max.map(|size| size.0).filter(|&size| size > 0),
         tls,
         tls_files,
+        on_received: options
+            .on_received
+            .map(|words| (words, span(options.on_received_timeout, limits::COMMAND_TIMEOUT))),
         server: server::Settings {
             connections_max: options.max_connections.unwrap_or(limits::CONNECTIONS_MAX),
             connections_per_address_max: options.max_connections_per_address.unwrap_or(0),
@@ -282,6 +288,7 @@ fn check_ranges(config: &Config) -> Result<(), ConfigError> {
         ("--request-timeout", server.request_timeout),
         ("--idle-timeout", server.idle_timeout),
         ("--log-max-age", config.log.age_max),
+        ("--on-received-timeout", config.on_received.as_ref().map_or(limits::COMMAND_TIMEOUT, |run| run.1)),
     ] {
         if value.is_zero() {
             return range(option, format!("{value:?}"), "longer than nothing");

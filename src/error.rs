@@ -41,6 +41,8 @@ pub enum Code {
     Timeout,
     /// What arrived is not what the checksum says.
     Checksum,
+    /// A command that was to be run for what was received has failed; the file is there.
+    Command,
     /// The server's certificate is not the expected one.
     Certificate,
 }
@@ -65,6 +67,7 @@ impl Code {
         Self::SourceChanged,
         Self::Timeout,
         Self::Checksum,
+        Self::Command,
         Self::Certificate,
     ];
 
@@ -89,6 +92,7 @@ impl Code {
             Self::SourceChanged => 24,
             Self::Timeout => 28,
             Self::Checksum => 32,
+            Self::Command => 40,
             Self::Certificate => 60,
         }
     }
@@ -114,6 +118,7 @@ impl Code {
             Self::SourceChanged => "source-changed",
             Self::Timeout => "timeout",
             Self::Checksum => "checksum",
+            Self::Command => "command",
             Self::Certificate => "certificate",
         }
     }
@@ -139,6 +144,7 @@ impl Code {
             Self::SourceChanged => "the source changed while it was sent",
             Self::Timeout => "timeout",
             Self::Checksum => "checksum mismatch",
+            Self::Command => "a command for a received file failed (--on-received)",
             Self::Certificate => "certificate not accepted",
         }
     }

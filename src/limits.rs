@@ -629,3 +629,16 @@ pub const SERVICE_END_TIMEOUT: Duration = Duration::from_secs(2);
 pub const LISTING_BATCHES: usize = 2;
 /// Time over which the rate of a transfer is measured that a program is told of.
 pub const PROGRESS_RATE_SPAN: Duration = Duration::from_secs(5);
+
+/// Commands for received files that run at the same time.
+pub const COMMANDS_RUNNING_MAX: usize = 4;
+/// Commands for received files that wait until others have ended; further ones are not run.
+pub const COMMANDS_QUEUE_MAX: usize = 4096;
+/// How long a command for a received file may run.
+pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// Bytes of what a command says that are logged; the others are read and counted.
+pub const COMMAND_OUTPUT_MAX: usize = 4 << 10;
+/// Bytes of what a command says that are read at once.
+pub const COMMAND_READ: usize = 4 << 10;
+/// How long it is waited for the rest of what a command has said that has ended: others may have its outputs still.
+pub const COMMAND_OUTPUT_GRACE: Duration = Duration::from_secs(1);

@@ -18,6 +18,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::command::Commands;
 use super::embed::{Claimed, Server, ServerBuilder};
 use super::hangup::Terminal;
 use super::{Failure, exit_code, fail, identity, is_hangup_ignored};
@@ -133,11 +134,25 @@ fn serve(config: &Config, claimed: Claimed, stopping: CancellationToken) -> anyh
 async fn listen(config: &Config, claimed: Claimed, stopping: CancellationToken) -> anyhow::Result<()> {
     stop_on_signals(&stopping)?;
     let hangups = catch_hangups()?;
+    let (claimed, commands) = run_commands(config, claimed);
     let server = claimed.start().await.map_err(Failure::from)?;
     heed_hangups(hangups, config, server.serving(), &stopping);
     announce(server.address());
-    server.ended().await?;
+    let ended = server.ended().await;
+    if let Some(commands) = commands {
+        commands.finish(tokio::time::sleep(config.server.drain_timeout)).await;
+    }
+    ended?;
     Ok(())
+}
+
+/// Has a command run for each file that is received, if one was named.
+fn run_commands(config: &Config, claimed: Claimed) -> (Claimed, Option<Commands>) {
+    let Some((words, patience)) = &config.on_received else { return (claimed, None) };
+    let commands = Commands::start(words.clone(), *patience);
+    let queue = commands.queue();
+    // It is called where waiting is allowed: what is behind it in line waits, too.
+    (claimed.on_file_received(move |received| queue.tell_blocking(received)), Some(commands))
 }
 
 fn announce(address: SocketAddr) {

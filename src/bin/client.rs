@@ -25,6 +25,8 @@ mod asking;
 mod bar;
 #[path = "client/folders.rs"]
 mod folders;
+#[path = "client/hooks.rs"]
+mod hooks;
 #[path = "client/json.rs"]
 mod json;
 #[path = "client/ls.rs"]
@@ -41,6 +43,7 @@ mod total;
 mod view;
 
 use args::{File, Job, Task};
+use hooks::Hooks;
 use view::Reporter;
 
 fn main() -> ExitCode {
@@ -116,9 +119,16 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let code = runtime.block_on(async {
         stop.catch_signals()?;
+        let hooks = Hooks::new(job);
         match &job.task {
-            Task::Get => fetch_all(job, stop).await,
-            Task::GetFolders(folders) => Ok(folders::fetch_all(job, folders, stop).await),
+            Task::Get => {
+                let code = fetch_all(job, &hooks, stop).await?;
+                Ok(hooks.finish(stop, code).await)
+            }
+            Task::GetFolders(folders) => {
+                let code = folders::fetch_all(job, folders, &hooks, stop).await;
+                Ok(hooks.finish(stop, code).await)
+            }
             Task::Put(uploads) => Ok(storing::put_all(job, uploads, stop).await),
             Task::Remove { .. } | Task::Move { .. } => Ok(storing::change_all(job, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
@@ -158,12 +168,15 @@ fn start_log(job: &Job) -> Result<Option<Logging>, Failure> {
 
 /// Fetches one file after the other. One that fails does not keep the others back, unless it fails
 /// in a way in which all others would.
-async fn fetch_all(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
+async fn fetch_all(job: &Job, hooks: &Hooks, stop: &Stop) -> anyhow::Result<ExitCode> {
     let mut failed = Vec::new();
     for file in &job.files {
         let reporter = Reporter::new(job, file);
         match fetch_one(job, file, &reporter, stop).await {
-            Ok(fetched) => reporter.finished(&fetched),
+            Ok(fetched) => {
+                reporter.finished(&fetched);
+                hooks.fetched(file, &fetched);
+            }
             Err(FetchError::Interrupted) if stop.token.is_cancelled() => {
                 reporter.interrupted(stop.status());
                 return Ok(ExitCode::from(stop.status()));

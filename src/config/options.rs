@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use super::keys::Command;
+use crate::app::command::Words;
 use crate::limits;
 use crate::rights::Rights;
 use crate::service::Net;
@@ -164,6 +165,15 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_V1_PAUSE", value_name = "TIME")]
     pub v1_pause: Option<Span>,
 
+    /// Command to run for each file that was received, without a shell; what there is to know of the file is in
+    /// its environment (ONEPORT_PATH, ONEPORT_NAME, ...) [default: none]
+    #[arg(long, env = "ONEPORT_ON_RECEIVED", value_name = "COMMAND")]
+    pub on_received: Option<Words>,
+
+    /// How long that command may run before it is killed [default: 5m]
+    #[arg(long, env = "ONEPORT_ON_RECEIVED_TIMEOUT", value_name = "TIME")]
+    pub on_received_timeout: Option<Span>,
+
     /// Whether connections are encrypted: as the client likes, always, or never [default: auto]
     #[arg(long, env = "ONEPORT_TLS", value_name = "MODE", value_enum)]
     pub tls: Option<TlsMode>,
@@ -211,6 +221,8 @@ impl Options {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),
+            on_received: self.on_received.or(other.on_received),
+            on_received_timeout: self.on_received_timeout.or(other.on_received_timeout),
             tls: self.tls.or(other.tls),
             tls_cert: self.tls_cert.or(other.tls_cert),
             tls_key: self.tls_key.or(other.tls_key),

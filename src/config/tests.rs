@@ -72,9 +72,14 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
             "require-key" => "true",
             "allow-plaintext-keys" => "[\"10.0.0.0/8\", \"::1\"]",
             "tls" => "\"require\"",
-            "root" | "state" | "log-dir" | "log-level" | "tls-cert" | "tls-key" | "conduit-password-file" => {
-                "\"x\""
-            }
+            "root"
+            | "state"
+            | "log-dir"
+            | "log-level"
+            | "tls-cert"
+            | "tls-key"
+            | "conduit-password-file"
+            | "on-received" => "\"x\"",
             "conduit-allow" => "\"read,push\"",
             _ => "5000",
         };

@@ -50,6 +50,7 @@ mod layers;
 mod list_races;
 mod listing;
 mod machine;
+mod on_received;
 mod original;
 mod peers;
 mod proxy;

@@ -93,6 +93,13 @@ impl Claimed {
         self.identity.as_ref().map(Identity::pin)
     }
 
+    /// As [`ServerBuilder::on_file_received`].
+    #[must_use]
+    pub fn on_file_received(mut self, told: impl Fn(&Received) + Send + Sync + 'static) -> Self {
+        self.builder = self.builder.on_file_received(told);
+        self
+    }
+
     /// Starts it, in the runtime in which this is called.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+use oneport::app::command::Words;
 use oneport::client::{Checksum, Server, ServerError};
 use oneport::config::control::{CancelArgs, HistoryArgs};
 use oneport::config::exit_statuses;
@@ -341,6 +342,15 @@ struct Options {
     /// Do not wait until the file is safely on the disk
     #[arg(long)]
     no_sync: bool,
+
+    /// Command to run for each file that was fetched (with -r, for each folder), without a shell; what there is to
+    /// know of it is in its environment (ONEPORT_PATH, ONEPORT_NAME, ...)
+    #[arg(long, value_name = "COMMAND")]
+    on_received: Option<Words>,
+
+    /// How long that command may run before it is killed
+    #[arg(long, value_name = "TIME", default_value = "5m")]
+    on_received_timeout: Span,
 
     #[command(flatten)]
     common: Common,

@@ -13,6 +13,7 @@ use tracing::{error, info, warn};
 
 use crate::Stop;
 use crate::args::{Folder, Job, Task};
+use crate::hooks::Hooks;
 use crate::json;
 use crate::total::{self, Total};
 use crate::view::{log_waiting, tell_remembered, write_result};
@@ -21,10 +22,10 @@ use crate::view::{log_waiting, tell_remembered, write_result};
 const FAILED_SHOWN: usize = 20;
 
 /// Fetches one folder after the other.
-pub(crate) async fn fetch_all(job: &Job, folders: &[Folder], stop: &Stop) -> ExitCode {
+pub(crate) async fn fetch_all(job: &Job, folders: &[Folder], hooks: &Hooks, stop: &Stop) -> ExitCode {
     let mut worst = None;
     for folder in folders {
-        let code = fetch_one(job, folder, stop).await;
+        let code = fetch_one(job, folder, hooks, stop).await;
         match code {
             Ok(None) => {}
             Ok(Some(code)) if folders.len() == 1 => return ExitCode::from(code.exit_status()),
@@ -36,7 +37,7 @@ pub(crate) async fn fetch_all(job: &Job, folders: &[Folder], stop: &Stop) -> Exi
 }
 
 /// Fetches one folder; says why not all of it is here. `Err` if the user does not want it any more.
-async fn fetch_one(job: &Job, folder: &Folder, stop: &Stop) -> Result<Option<Code>, ()> {
+async fn fetch_one(job: &Job, folder: &Folder, hooks: &Hooks, stop: &Stop) -> Result<Option<Code>, ()> {
     let (name, server) = (logged(&folder.name), &folder.server);
     let target = folder.target_shown();
     info!(event = "fetch", %name, %server, %target, "Fetching the files of '{name}' from {server} into {target}");
@@ -47,6 +48,7 @@ async fn fetch_one(job: &Job, folder: &Folder, stop: &Stop) -> Result<Option<Cod
     match fetched {
         Ok(fetched) => {
             finished(&reporter, folder, &fetched);
+            hooks.fetched_folder(folder, &fetched);
             Ok((fetched.failed > 0).then_some(Code::Partial))
         }
         Err(FetchError::Interrupted) if stop.token.is_cancelled() => {

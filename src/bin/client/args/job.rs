@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use oneport::app::command::Words;
 use oneport::client::{Backoff, Overwrite, Protocol, Server, Settings, Target};
 use oneport::control::Question;
 use oneport::limits::CLIENT_RATE_MIN;
@@ -32,6 +34,8 @@ pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) files: Vec<File>,
     pub(crate) settings: Settings,
+    /// What is run for what was fetched, and for how long at most.
+    pub(crate) on_received: Option<(Words, Duration)>,
     pub(crate) progress: Progress,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
@@ -111,7 +115,14 @@ fn get_job(
     options: Options,
     overwrite_default: OverwriteArg,
 ) -> Result<Job, ArgsError> {
-    let Options { moving, restart, protocol, no_sync, common, .. } = options;
+    let Options { moving, restart, protocol, no_sync, on_received, on_received_timeout, common, .. } =
+        options;
+    if on_received.is_some() && files.iter().any(|file| file.target == Target::Stdout) {
+        return wrong("--on-received needs a file, and -o - makes none; drop one of them");
+    }
+    if on_received_timeout.0.is_zero() {
+        return wrong("--on-received-timeout must be longer than nothing");
+    }
     if matches!((protocol, &task), (ProtocolArg::V1, Task::GetFolders(_))) {
         return wrong("version 1 fetches one file at a time; leave --protocol v1 out");
     }
@@ -125,6 +136,7 @@ fn get_job(
         ProtocolArg::V2 => Protocol::V2,
     };
     (job.settings.restart, job.settings.sync) = (restart, !no_sync);
+    job.on_received = on_received.map(|words| (words, on_received_timeout.0));
     Ok(job)
 }
 
@@ -193,7 +205,7 @@ fn common_job(task: Task, files: Vec<File>, common: Common) -> Result<Job, ArgsE
     let settings = Settings { backoff, timeout: common.timeout.0, security, ..Settings::default() };
     let Common { quiet, verbose, json, log_dir, log_level, .. } = common;
     let progress = Progress::Auto;
-    Ok(Job { task, files, settings, progress, json, quiet, verbose, log_dir, log_level })
+    Ok(Job { task, files, settings, on_received: None, progress, json, quiet, verbose, log_dir, log_level })
 }
 
 fn wrong<T>(text: &str) -> Result<T, ArgsError> {
