@@ -24,10 +24,12 @@ use crate::units::{Rate, Span};
 pub mod control;
 pub mod keys;
 mod options;
+pub mod template;
 
 use control::ControlTask;
 use keys::KeyTask;
 pub use options::{LogFormat, Options, TlsMode};
+use template::NameTemplate;
 
 /// A checked configuration of the server.
 #[derive(Clone, Debug)]
@@ -58,6 +60,8 @@ pub struct Config {
     pub tls: TlsMode,
     /// Files of a certificate and its key; without them the server makes its own in its state folder.
     pub tls_files: Option<TlsFiles>,
+    /// How files are called that come in, if not as their clients ask.
+    pub name_template: Option<NameTemplate>,
     /// What is run for each file that was received, and for how long at most.
     pub on_received: Option<(Words, Duration)>,
     /// Limits of connections.
@@ -258,6 +262,7 @@ fn check(options: Options) -> Result<Config, ConfigError> {
         upload_max: options.upload_max.map(|size| size.0).filter(|&size| size > 0),
         tls,
         tls_files,
+        name_template: options.name_template,
         on_received: options
             .on_received
             .map(|words| (words, span(options.on_received_timeout, limits::COMMAND_TIMEOUT))),

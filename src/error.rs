@@ -49,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// All kinds, by exit status.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Other,
         Self::Usage,
         Self::NotFound,

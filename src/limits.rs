@@ -618,6 +618,11 @@ pub const FOLDER_GROUP_MAX: usize = 1 << 16;
 /// Entries that are looked at when what an earlier run has left in a folder is looked for.
 pub const FOLDER_WALK_MAX: usize = 1 << 24;
 
+/// Names that are looked at, in growing steps, before it is given up to find one that nothing has.
+pub const NAMES_TRIED_MAX: u32 = 48;
+/// Bytes of a digest that tell the slots of uploads apart.
+pub const SLOT_BYTES: usize = 20;
+
 /// Files that wait until somebody is told that they were received; further ones are not told of.
 pub const RECEIVED_QUEUE_MAX: usize = 16_384;
 /// How long the end of a server waits until everybody was told of what it has received.

@@ -40,6 +40,7 @@ pub use access::{Access, Asked};
 pub use address::Net;
 pub use events::{Event, Observer};
 pub use history::Dialect;
+pub use uploads::{Namer, ToName};
 
 use access::Permit;
 use accounts::Accounts;

@@ -90,8 +90,12 @@ fn builder(config: &Config, stopping: &CancellationToken) -> ServerBuilder {
         .conduit(config.conduit.clone())
         .settings(config.server.clone())
         .stopped_by(stopping.clone());
-    match config.bind {
+    let builder = match config.bind {
         Some(address) => builder.bind(address),
+        None => builder,
+    };
+    match config.name_template.clone() {
+        Some(template) => builder.name_generator(move |file| template.make(file)),
         None => builder,
     }
 }

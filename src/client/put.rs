@@ -46,6 +46,8 @@ pub struct Put {
     pub size: u64,
     /// Its BLAKE3 digest; none if the same was there already and nobody had to compute it.
     pub root: Option<Root>,
+    /// The name under which it is stored, if that is not the one that was asked for: a server may name what it receives.
+    pub name: Option<FileName>,
     /// The whole time, waits included.
     pub elapsed: Duration,
     /// A file of the same size and time was there already, and was left alone. An attempt whose end was not heard of
@@ -92,12 +94,12 @@ async fn put_at(
         let result = Box::pin(upload::run(&job, &mut remains)).await;
         Tried { result, has_brought_something: remains.blocks > before }
     });
-    let Given { size, stored, resumed } = given.await?;
+    let Given { name, size, stored, resumed } = given.await?;
     let (root, unchanged) = match stored {
         Stored::New(root) => (Some(root), false),
         Stored::Same => (None, true),
     };
-    Ok(Put { size, root, elapsed: began.elapsed(), unchanged, resumed })
+    Ok(Put { size, root, name, elapsed: began.elapsed(), unchanged, resumed })
 }
 
 /// Whether something on a server may have this name at all.

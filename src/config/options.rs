@@ -7,6 +7,7 @@ use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use super::keys::Command;
+use super::template::NameTemplate;
 use crate::app::command::Words;
 use crate::limits;
 use crate::rights::Rights;
@@ -165,6 +166,11 @@ pub struct Options {
     #[arg(long, env = "ONEPORT_V1_PAUSE", value_name = "TIME")]
     pub v1_pause: Option<Span>,
 
+    /// How files are called that come in: text with {name}, {folder}, {base}, {ext}, {key}, {counter}, {date}, {time}, ...
+    /// in it [default: as their clients ask]
+    #[arg(long, env = "ONEPORT_NAME_TEMPLATE", value_name = "TEMPLATE")]
+    pub name_template: Option<NameTemplate>,
+
     /// Command to run for each file that was received, without a shell; what there is to know of the file is in
     /// its environment (ONEPORT_PATH, ONEPORT_NAME, ...) [default: none]
     #[arg(long, env = "ONEPORT_ON_RECEIVED", value_name = "COMMAND")]
@@ -221,6 +227,7 @@ impl Options {
             drain_timeout: self.drain_timeout.or(other.drain_timeout),
             hash_ahead: self.hash_ahead.or(other.hash_ahead),
             v1_pause: self.v1_pause.or(other.v1_pause),
+            name_template: self.name_template.or(other.name_template),
             on_received: self.on_received.or(other.on_received),
             on_received_timeout: self.on_received_timeout.or(other.on_received_timeout),
             tls: self.tls.or(other.tls),

@@ -81,6 +81,7 @@ fn every_key_of_the_file_is_taken_and_none_that_does_not_exist() {
             | "conduit-password-file"
             | "on-received" => "\"x\"",
             "conduit-allow" => "\"read,push\"",
+            "name-template" => "\"{base}\"",
             _ => "5000",
         };
         let toml = format!("{key} = {value}\n");

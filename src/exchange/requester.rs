@@ -46,6 +46,9 @@ pub enum Heard {
         /// Values of blocks.
         values: Vec<(u64, [u8; HASH_LEN])>,
     },
+    /// What was put is stored, under this name of the server's instead of the one that was asked for. Nobody has looked at
+    /// the name.
+    Stored(RequestId, Root, Bytes),
     /// The request has failed; number 0 stands for the whole connection.
     Failed(RequestId, ErrorCode, Bytes),
     /// The answer to a PING.
@@ -227,6 +230,14 @@ impl Requester {
             ServerFrame::Record(request, json) => self.record(request, json),
             ServerFrame::Data { request, offset, len } => self.data(request, offset, len).map(Heard::Data),
             ServerFrame::End(request, root) => self.end(request, root),
+            ServerFrame::Stored(request, root, name) => match self.requests.get(&request) {
+                Some(Due::Change) => {
+                    self.requests.remove(&request);
+                    Ok(Heard::Stored(request, root, name))
+                }
+                // What is not put has no name to be stored under.
+                _ => self.end(request, Some(root)),
+            },
             ServerFrame::Error(_, ErrorCode(0), _) => Err(WireError::Order("an error came that is none")),
             ServerFrame::Error(0, code, text) => Ok(Heard::Failed(0, code, text)),
             ServerFrame::Error(request, code, text) => {

@@ -452,6 +452,11 @@ fn a_server_that_breaks_the_order_is_found_out() {
         assert!(warm(&lies).is_err(), "{what}");
     }
     let sole = Get { ranges: vec![ByteRange { offset: 0, len: 1 }], ..Get::default() };
+    let named = ServerFrame::Stored(1, Root::of(b"another"), Bytes::from_static(b"x"));
+    assert!(
+        hears(0, true, sole.clone(), &[named]).is_err(),
+        "what is fetched ends with its root, named or not"
+    );
     let other = ServerFrame::End(1, Some(Root::of(b"another")));
     assert!(hears(0, true, sole.clone(), &[ServerFrame::End(1, Some(Root::of(b"")))]).is_ok());
     assert!(hears(0, true, sole, &[other]).is_err(), "an end with another root");

@@ -26,6 +26,7 @@ use crate::error::Code;
 use crate::exchange::{Ask, Output, Responder};
 use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
+use crate::names::FileName;
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, NotAccepted, Permit};
 use crate::service::accounts::Account;
@@ -191,7 +192,7 @@ enum Done {
     Kept(Option<Kept>),
     Stirred(RequestId),
     Roomed(Room),
-    Stored(RequestId, Permit, u64, Result<Stored, UploadError>),
+    Stored(RequestId, Permit, u64, Result<(Stored, Option<FileName>), UploadError>),
     Paged(RequestId, Result<Page, ControlError>),
 }
 

@@ -15,6 +15,7 @@ use jiff::Timestamp;
 
 use super::address::{Net, client_of};
 use super::attempts::{Attempts, Turn};
+use super::uploads::{Naming, ToName};
 use super::{Event, Service, lock};
 use crate::keys::{Key, KeyName, KeyStore, NoKeys};
 use crate::limits::PLAINTEXT_WARNED_MAX;
@@ -41,6 +42,8 @@ pub struct Access {
     upload_max: Option<u64>,
     /// What is asked besides, of all that is allowed.
     check: Option<Box<Check>>,
+    /// How files are called that are stored, if not as their clients ask.
+    naming: Option<Naming>,
     /// The keys cannot be read, and that was told.
     is_failing: AtomicBool,
     /// Clients that were warned of for sending keys in clear.
@@ -134,6 +137,7 @@ impl Access {
             conduit: None,
             upload_max: None,
             check: None,
+            naming: None,
             is_failing: AtomicBool::new(false),
             warned: Mutex::default(),
         }
@@ -160,6 +164,16 @@ impl Access {
     #[must_use]
     pub fn with_check(self, check: impl Fn(&Asked<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self { check: Some(Box::new(check)), ..self }
+    }
+
+    /// Has `make` say under which name a file is stored.
+    #[must_use]
+    pub fn with_names(self, make: impl Fn(&ToName<'_>) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self { naming: Some(Naming::new(Box::new(make))), ..self }
+    }
+
+    pub(super) fn naming(&self) -> Option<&Naming> {
+        self.naming.as_ref()
     }
 
     /// Whether anybody has a key.

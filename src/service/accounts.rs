@@ -78,6 +78,8 @@ struct State {
     began: Instant,
     last: Instant,
     root: Option<Root>,
+    /// The name that the server has given the file.
+    given: Option<FileName>,
     cause: Option<String>,
 }
 
@@ -152,7 +154,7 @@ impl Account {
             // What the client has was told when it was sent.
             let _ = steps.reached(have);
         }
-        let state = State { sent: 0, steps, began, last: began, root: None, cause: None };
+        let state = State { sent: 0, steps, began, last: began, root: None, given: None, cause: None };
         let (dialect, direction) = (Dialect::V2, way.direction());
         let what =
             What { caller: caller.clone(), dialect, direction, name: name.clone(), size, have, transfer };
@@ -193,10 +195,11 @@ impl Account {
         lock(&self.state).root = Some(root);
     }
 
-    /// The file that came in is stored, with this root.
-    pub(super) fn stored(&self, root: Root) {
+    /// The file that came in is stored, with this root; under this name, if the server has given it one.
+    pub(super) fn stored(&self, root: Root, given: Option<FileName>) {
         let mut state = lock(&self.state);
         state.last = Instant::now();
+        state.given = given;
         state.root = Some(root);
     }
 
@@ -227,6 +230,7 @@ impl Account {
     /// Notes in the history how it ended.
     fn note(&self, state: &State, cause: Option<&str>) {
         let Self { ref caller, ref name, size, .. } = *self;
+        let name = state.given.as_ref().unwrap_or(name);
         let direction = self.way.direction();
         let (moved, elapsed) = (state.sent, state.last - state.began);
         let (dialect, digest) = (Dialect::of(caller), state.root.map(Digest::Blake3));
@@ -260,7 +264,7 @@ impl Drop for Account {
             };
             self.tell_steps(&mut state);
             let elapsed = state.last - state.began;
-            let dialect = Dialect::V2;
+            let (dialect, name) = (Dialect::V2, state.given.as_ref().unwrap_or(name));
             self.service.tell(&Event::Stored { peer, dialect, key, name, size, have, elapsed, root });
             return self.note(&state, None);
         }

@@ -5,6 +5,7 @@
 
 mod busy;
 mod ledger;
+mod naming;
 mod settled;
 mod small;
 mod waiting;
@@ -13,11 +14,15 @@ pub(super) use busy::Busy;
 pub(crate) use busy::Claim;
 pub(super) use ledger::Ledger;
 pub(crate) use ledger::Reservation;
+pub(super) use naming::Naming;
+pub use naming::{Namer, ToName};
 pub(super) use small::Wholes;
 pub(crate) use small::{Room, WholeFile};
 pub(crate) use waiting::Waiting;
 
 use crate::error::Code;
+use crate::names::{FileName, NameError};
+use crate::service::access::Denied;
 use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
 use crate::tree::Root;
@@ -61,8 +66,8 @@ pub(crate) struct Offer {
 pub(crate) enum Begun {
     /// The same is there already.
     Same,
-    /// This very upload was stored a short while ago.
-    Stored(Root),
+    /// This very upload was stored a short while ago; under this name, if the server has given it one.
+    Stored(Root, Option<FileName>),
     /// It goes on.
     Goes(Hand),
 }
@@ -125,6 +130,12 @@ pub(crate) enum UploadError {
     /// It could not be staged or committed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// What names files here has made none of its name.
+    #[error("the server has made a name for it that is none: {0}")]
+    NoName(NameError),
+    /// What names files here has made a name that its client may not store.
+    #[error("it would get a name under which it may not be stored: {0}")]
+    NotThere(Denied),
     /// What the server has to remember of it cannot be written down.
     #[error("the catalog cannot be written: {0}")]
     Catalog(String),
@@ -140,6 +151,7 @@ impl UploadError {
     pub(crate) fn code(&self) -> Code {
         match self {
             Self::Exists | Self::Busy | Self::Superseded | Self::Place(ChangeError::Exists) => Code::Exists,
+            Self::NoName(_) | Self::NotThere(_) => Code::NotAllowed,
             Self::TooLarge { .. } | Self::Quota { .. } | Self::TooMany => Code::Limit,
             Self::Client(_) => Code::Other,
             Self::Cancelled => Code::Cancelled,

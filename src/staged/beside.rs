@@ -194,11 +194,29 @@ pub(super) fn rename_to_target(place: &Place, staged: &Hidden, replace: Replace)
         Replace::Always => fileops::rename_at(place.folder(), &staged.name, place.name()),
         Replace::Never => fileops::rename_at_to_new(place.folder(), &staged.name, place.name()),
     };
-    renamed.map_err(|error| match error.kind() {
+    renamed.map_err(|error| not_renamed(place, error))
+}
+
+/// Gives a file that is staged in one place its name in another.
+pub(super) fn move_to_target(
+    from: &Place,
+    staged: &Hidden,
+    to: &Place,
+    replace: Replace,
+) -> Result<(), StageError> {
+    let moved = match replace {
+        Replace::Always => fileops::move_at(from.folder(), &staged.name, to.folder(), to.name()),
+        Replace::Never => fileops::move_at_to_new(from.folder(), &staged.name, to.folder(), to.name()),
+    };
+    moved.map_err(|error| not_renamed(to, error))
+}
+
+fn not_renamed(place: &Place, error: io::Error) -> StageError {
+    match error.kind() {
         io::ErrorKind::AlreadyExists => StageError::Exists(shown(place.path())),
         io::ErrorKind::IsADirectory => StageError::NotAFile(shown(place.path())),
         _ => failed("rename the received file to", place.path())(error),
-    })
+    }
 }
 
 /// Flushes the folder of a file, and then the folder of each folder that was made for it.

@@ -303,6 +303,105 @@ async fn an_access_check_narrows_what_keys_allow_and_never_widens_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_generator_says_how_files_are_called_and_the_client_hears_of_it() {
+    let place = Place::new();
+    place.write("root/in/holder-1", b"there already");
+    let (tell, mut told) = mpsc::unbounded_channel::<Received>();
+    let server = place
+        .builder()
+        .name_generator(|file| {
+            let key = file.key.map(ToString::to_string).unwrap_or_default();
+            match file.name.as_bytes() {
+                b"up" => b"../up".to_vec(),
+                b"fixed" => b"in/fixed".to_vec(),
+                _ => format!("in/{key}-{}", file.counter).into_bytes(),
+            }
+        })
+        .on_file_received(move |received| drop(tell.send(received.clone())))
+        .start()
+        .await
+        .unwrap();
+    let client = holder(&server).build();
+    let large = noise(3 * MIB + 1);
+    let (small, big) = (place.write("small", b"small"), place.write("large", &large));
+    let put = within(client.put(&small, "x/y")).await.unwrap();
+    assert_eq!(put.name.unwrap().as_bytes(), b"in/holder-2", "what is there is not replaced");
+    assert_eq!(within(told.recv()).await.unwrap().path, place.path("root/in/holder-2"));
+    let put = within(client.put(&big, "x/y")).await.unwrap();
+    assert_eq!(put.name.unwrap().as_bytes(), b"in/holder-3");
+    assert_eq!(within(told.recv()).await.unwrap().name.as_bytes(), b"in/holder-3");
+    assert!(fs::read(place.path("root/in/holder-3")).unwrap() == large);
+    assert_eq!(fs::read(place.path("root/in/holder-1")).unwrap(), b"there already");
+    // What it says is no more than what any client says.
+    let error = within(client.put(&big, "up")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotAllowed, "{error}");
+    let error = within(client.put(&small, "up")).await.unwrap_err();
+    assert_eq!(error.code(), Code::NotAllowed, "{error}");
+    // Nor does it lead where the key may not go.
+    let beneath = Grant { rights: Rights::from_iter([Right::Write]), prefix: (*b"x").into() };
+    let key = server.issue_key("beneath", beneath).unwrap();
+    let narrow = Client::to(&server.address().to_string()).unwrap().key(key).build();
+    for file in [&small, &big] {
+        let error = within(narrow.put(file, "x/y")).await.unwrap_err();
+        assert_eq!(error.code(), Code::NotAllowed, "{error}");
+    }
+    // One that makes one name only: whether that is replaced is for the client to say.
+    within(client.put(&small, "fixed")).await.unwrap();
+    within(client.put(&big, "fixed")).await.unwrap();
+    assert!(fs::read(place.path("root/in/fixed")).unwrap() == large);
+    let key =
+        server.issue_key("careful", Grant { rights: Rights::from_iter(Right::ALL), ..Grant::default() });
+    let careful = Client::to(&server.address().to_string()).unwrap().key(key.unwrap());
+    let careful = careful.overwrite(oneport::client::Overwrite::Never).build();
+    for file in [&small, &big] {
+        let error = within(careful.put(file, "fixed")).await.unwrap_err();
+        assert_eq!(error.code(), Code::Exists, "{error}");
+    }
+    assert_eq!(entries(&place.path("root/in")), ["fixed", "holder-1", "holder-2", "holder-3"]);
+    assert!(!place.path("root/x").exists() && !place.path("up").exists());
+    within(server.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_files_that_are_to_have_one_name_get_a_hundred_names() {
+    const FILES: usize = 100;
+    let place = Place::new();
+    let template: config::template::NameTemplate = "got/{counter:3}{ext}".parse().unwrap();
+    let server = place.builder().name_generator(move |file| template.make(file)).start().await.unwrap();
+    let client = holder(&server).build();
+    let mut puts = tokio::task::JoinSet::new();
+    for number in 0..FILES {
+        // Every tenth of them is large.
+        let bytes = [number.to_string().into_bytes(), vec![b'x'; if number % 10 == 0 { 2 * MIB } else { 0 }]]
+            .concat();
+        let (client, file) = (client.clone(), place.write(&format!("f{number}"), &bytes));
+        puts.spawn(async move {
+            let put = client.put(&file, "same.txt").await;
+            (put.unwrap().name.unwrap(), bytes)
+        });
+    }
+    let mut names = Vec::new();
+    while let Some(put) = within(puts.join_next()).await {
+        let (name, bytes) = put.unwrap();
+        let name = name.as_text().unwrap().to_owned();
+        assert!(fs::read(place.path("root").join(&name)).unwrap() == bytes, "{name}");
+        names.push(name);
+    }
+    names.sort();
+    let expected: Vec<_> = (1..=FILES).map(|number| format!("got/{number:03}.txt")).collect();
+    assert_eq!(names, expected);
+    within(server.shutdown()).await.unwrap();
+    // Another server begins to count anew, and finds what is free.
+    let template: config::template::NameTemplate = "got/{counter:3}{ext}".parse().unwrap();
+    let server = place.builder().name_generator(move |file| template.make(file)).start().await.unwrap();
+    let key = server.issue_key("later", Grant { rights: Rights::from_iter(Right::ALL), ..Grant::default() });
+    let client = Client::to(&server.address().to_string()).unwrap().key(key.unwrap()).build();
+    let put = within(client.put(place.path("f1"), "same.txt")).await.unwrap();
+    assert_eq!(put.name.unwrap().as_bytes(), b"got/101.txt");
+    within(server.shutdown()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn progress_is_told_from_the_beginning_to_the_end() {
     let place = Place::new();
     let server = place.builder().start().await.unwrap();

@@ -80,6 +80,7 @@ mod server_limits;
 mod server_log;
 mod server_log_files;
 mod server_names;
+mod server_naming;
 mod server_rights;
 mod server_robustness;
 mod server_secrets;

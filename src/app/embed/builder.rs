@@ -16,7 +16,7 @@ use crate::limits;
 use crate::names::STATE_FOLDER;
 use crate::server::Settings;
 use crate::service::access::Check;
-use crate::service::{Asked, Net};
+use crate::service::{Asked, Namer, Net, ToName};
 
 /// A server that is yet to be started. Whatever is not said is as for the `server` program.
 pub struct ServerBuilder {
@@ -34,6 +34,7 @@ pub struct ServerBuilder {
     pub(super) conduit: Option<Conduit>,
     pub(super) settings: Settings,
     pub(super) check: Option<Box<Check>>,
+    pub(super) namer: Option<Box<Namer>>,
     pub(super) received: Option<Arc<OnReceived>>,
     pub(super) stopping: CancellationToken,
 }
@@ -73,6 +74,7 @@ impl ServerBuilder {
             conduit: None,
             settings: Settings::default(),
             check: None,
+            namer: None,
             received: None,
             stopping: CancellationToken::new(),
         }
@@ -176,6 +178,18 @@ impl ServerBuilder {
     #[must_use]
     pub fn access_check(self, check: impl Fn(&Asked<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self { check: Some(Box::new(check)), ..self }
+    }
+
+    /// Has `make` say under which name each file is stored that comes in, instead of the one that its client has asked
+    /// for; the client is told. It is asked when all of a file is here, on a thread that may wait for a disk.
+    ///
+    /// What it says is parsed like a name that a client asks for, and has to be one that the client's key may store:
+    /// else the file is refused. If its names depend on [`ToName::counter`], it is asked again with other numbers until there
+    /// is nothing of the name, and nothing is ever replaced. If they do not, a file of that name is replaced where the client
+    /// wants that, and is a refusal else. Folders are made as they are asked for.
+    #[must_use]
+    pub fn name_generator(self, make: impl Fn(&ToName<'_>) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self { namer: Some(Box::new(make)), ..self }
     }
 
     /// Calls `told` for each file that was received, when it is on the disk under its name.

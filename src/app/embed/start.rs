@@ -106,7 +106,7 @@ impl Claimed {
     /// [`StartError`].
     pub async fn start(self) -> Result<Server, StartError> {
         let Self { builder, listener, address, disk, access, identity, lock } = self;
-        let ServerBuilder { root, state, check, received, stopping, .. } = builder;
+        let ServerBuilder { root, state, check, namer, received, stopping, .. } = builder;
         let pin = identity.as_ref().map(Identity::pin);
         let serving = identity.as_ref().map(Serving::new).transpose();
         let tls = serving.map_err(|error| StartError::Identity(Failure::new(Code::LocalIo, error)))?;
@@ -119,6 +119,9 @@ impl Claimed {
         let mut access = access.with_owner(&token);
         if let Some(check) = check {
             access = access.with_check(check);
+        }
+        if let Some(namer) = namer {
+            access = access.with_names(namer);
         }
         let (audit, gone) = (Arc::new(Audit::new()), CancellationToken::new());
         let (tell, telling) = received.map(Tell::start).unzip();

@@ -86,7 +86,8 @@ pub(crate) fn stored(file: &File, upload: &Upload, stored: &Put) -> String {
         json!({
             "ok": true, "path": local_path(upload), "size": stored.size,
             "blake3": stored.root.map(|root| root.to_string()), "seconds": stored.elapsed.as_secs_f64(),
-            "unchanged": stored.unchanged, "resumed": stored.resumed
+            "unchanged": stored.unchanged, "resumed": stored.resumed,
+            "stored_as": stored.name.as_ref().map(|name| String::from_utf8_lossy(name.as_bytes()))
         }),
     )
 }

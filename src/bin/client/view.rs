@@ -112,12 +112,13 @@ impl<'a> Reporter<'a> {
         let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size.saturating_sub(resumed), elapsed));
         let (file, server) = (logged(&self.file.name), &self.file.server);
         let blake3 = root.map(|root| root.to_string()).unwrap_or_default();
+        let given = stored.name.as_ref().map(|name| format!(" as '{name}'")).unwrap_or_default();
         if stored.unchanged {
             info!(event = "unchanged", %file, %server, size, "'{file}' is on {server} already, with the same size and time");
         } else {
             info!(
-                event = "stored", %file, %server, size, seconds, resumed, %blake3,
-                "File '{file}' stored on {server}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {blake3}"
+                event = "stored", %file, %server, size, seconds, resumed, %blake3, stored_as = stored.name.as_ref().map(tracing::field::display),
+                "File '{file}' stored on {server}{given}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {blake3}"
             );
         }
         if self.job.json {
@@ -135,7 +136,7 @@ impl<'a> Reporter<'a> {
                 resumed => format!(", {} of it were there before", Bytes(resumed)),
             };
             format!(
-                "{name}: stored on {server}, {} in {seconds:.1} s ({rate}), BLAKE3 {blake3}{saved}",
+                "{name}: stored on {server}{given}, {} in {seconds:.1} s ({rate}), BLAKE3 {blake3}{saved}",
                 Bytes(size)
             )
         };

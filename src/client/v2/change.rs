@@ -82,7 +82,7 @@ async fn once(
     let request = link.last();
     loop {
         match link.hear_along().await? {
-            Heard::End { request: ended, .. } if ended == request => return Ok(()),
+            Heard::End { request: ended, .. } | Heard::Stored(ended, ..) if ended == request => return Ok(()),
             Heard::Failed(0, code, text) => return Err(link.ended(code, &text)),
             Heard::Failed(failed, code, text) if failed == request => {
                 return Err(not_there(link.unchanged(code, &text, name), name));

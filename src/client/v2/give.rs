@@ -6,8 +6,8 @@
 //! and again, is not gone on with. Which blocks are sent is the server's business alone.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::task::yield_now;
@@ -25,6 +25,7 @@ use crate::limits::{
     PUT_FAREWELL, PUT_REPEATS_MAX, PUT_REQUESTS_MAX, PUT_REQUESTS_PER_BLOCK_MAX, PUT_SURPLUS_MAX,
     PUT_UNANSWERED_MAX, V2_FILL,
 };
+use crate::names::FileName;
 use crate::text;
 use crate::tree::{Root, block_count};
 
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     most: AtomicU64,
     /// Bytes that were given.
     given: AtomicU64,
+    /// The name that the server has given the file.
+    pub(super) given_name: OnceLock<FileName>,
     /// The server has asked for something.
     pub(super) asked: CancellationToken,
     /// Ended when one of the links fails, or nobody wants it any more.
@@ -60,7 +63,8 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(offer: Arc<Offer>, put: Put, arrived: Arc<Arrived>, stop: CancellationToken) -> Self {
         let (had, most, given) = (AtomicU64::new(UNSAID), AtomicU64::new(0), AtomicU64::new(0));
-        Self { offer, put, arrived, had, most, given, asked: CancellationToken::new(), stop }
+        let (given_name, asked) = (OnceLock::new(), CancellationToken::new());
+        Self { offer, put, arrived, had, most, given, given_name, asked, stop }
     }
 
     /// Bytes that the server had when it asked first, if it has.
@@ -214,6 +218,10 @@ impl<'a> Giving<'a> {
     fn told(&mut self, frame: ServerFrame) -> Result<(), FetchError> {
         match self.link.told(frame)? {
             Heard::End { request, root, .. } if request == self.put => self.ended = Some(root),
+            Heard::Stored(request, root, name) if request == self.put => {
+                let _ = self.shared.given_name.set(self.link.named(&name)?);
+                self.ended = Some(Some(root));
+            }
             Heard::Failed(request, code, text) if request == self.put => {
                 return Err(self.refused(code, &text));
             }

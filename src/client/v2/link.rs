@@ -23,6 +23,7 @@ use crate::codec::v2::{ClientFrame, ErrorCode, Hello, RequestId};
 use crate::error::Code;
 use crate::exchange::{Heard, Requester};
 use crate::limits::{V2_HELLO_PATIENCE, V2_INPUT, V2_WINDOW};
+use crate::names::FileName;
 use crate::text;
 use crate::tree::BlockHash;
 
@@ -305,6 +306,12 @@ impl Link {
             Code::Cancelled => FetchError::Cancelled { peer },
             code => FetchError::Failed { peer, code, text: said },
         }
+    }
+
+    /// The name that the server says to have given a file.
+    pub(super) fn named(&self, name: &[u8]) -> Result<FileName, FetchError> {
+        let unfit = |_| self.violated(WireError::Frame("a file was stored under a name that is none"));
+        FileName::parse(name).map_err(unfit)
     }
 
     pub(super) fn violated(&self, source: WireError) -> FetchError {

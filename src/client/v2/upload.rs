@@ -24,7 +24,7 @@ use crate::client::{Event, FetchError, Observer, Overwrite, Protocol, Server, Se
 use crate::codec::v2::{Form, Put, RequestId, TransferId};
 use crate::digest::Digest;
 use crate::limits::{PROGRESS_INTERVAL, PUT_BUSY_TRIES, PUT_BUSY_WAIT, PUT_WHOLE_MAX, V2_LINK_BLOCKS_MIN};
-use crate::names::base;
+use crate::names::{FileName, base};
 use crate::tree::{BLOCK_LEN, block_count};
 
 /// A file that is to be put.
@@ -51,8 +51,10 @@ pub(in crate::client) struct Remains {
 }
 
 /// A file that the server has.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::client) struct Given {
+    /// Its name, if it is not the one that was asked for.
+    pub(in crate::client) name: Option<FileName>,
     pub(in crate::client) size: u64,
     pub(in crate::client) stored: Stored,
     pub(in crate::client) resumed: u64,
@@ -106,9 +108,9 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
     let size = offer.size();
     if size <= PUT_WHOLE_MAX {
         let putting = whole(job, &offer, remains);
-        let stored =
+        let (stored, name) =
             job.stopping.run_until_cancelled(putting).await.unwrap_or(Err(FetchError::Interrupted))?;
-        return Ok(Given { size, stored, resumed: 0 });
+        return Ok(Given { name, size, stored, resumed: 0 });
     }
     let put =
         put_of(job.settings, Form::Asked, job.name, remains.transfer, remains.attempt, offer.described());
@@ -127,11 +129,15 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
         Stored::New(_) => remains.had.unwrap_or(size),
         Stored::Same => 0,
     };
-    Ok(Given { size, stored, resumed })
+    Ok(Given { name: shared.given_name.get().cloned(), size, stored, resumed })
 }
 
 /// Puts a small file, and waits where the server still stores it for a connection that broke.
-async fn whole(job: &Job<'_>, offer: &Arc<Offer>, remains: &mut Remains) -> Result<Stored, FetchError> {
+async fn whole(
+    job: &Job<'_>,
+    offer: &Arc<Offer>,
+    remains: &mut Remains,
+) -> Result<(Stored, Option<FileName>), FetchError> {
     let mut tries = 0;
     loop {
         let put = whole::one(job, offer, remains.transfer, remains.attempt).await;

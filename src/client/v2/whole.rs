@@ -26,7 +26,7 @@ use crate::limits::{
     FOLDER_FILE_TRIES, FOLDER_LINGER, FOLDER_PIPELINE, FOLDER_PIPELINE_BYTES, FOLDER_READ, PUT_BUSY_TRIES,
     PUT_BUSY_WAIT, PUT_WHOLE_MAX,
 };
-use crate::names::base;
+use crate::names::{FileName, base};
 use crate::text;
 use crate::tree::Root;
 
@@ -36,7 +36,7 @@ pub(super) async fn one(
     offer: &Arc<Offer>,
     transfer: TransferId,
     attempt: u32,
-) -> Result<Stored, FetchError> {
+) -> Result<(Stored, Option<FileName>), FetchError> {
     let own = Arc::clone(offer);
     let (bytes, root) = blocking(move || own.read_whole()).await?;
     let file = File { root: Some(root), ..offer.described() };
@@ -56,7 +56,12 @@ pub(super) async fn one(
             Heard::End { request: ended, root: stored, .. } if ended == request => {
                 let stored = stored_as(&link, &put, stored)?;
                 job.observer.observe(&Event::Progress { done: size, size });
-                return Ok(stored);
+                return Ok((stored, None));
+            }
+            Heard::Stored(ended, root, name) if ended == request => {
+                let (stored, name) = (stored_as(&link, &put, Some(root))?, link.named(&name)?);
+                job.observer.observe(&Event::Progress { done: size, size });
+                return Ok((stored, Some(name)));
             }
             Heard::Failed(0, code, text) => return Err(link.ended(code, &text)),
             Heard::Failed(failed, code, text) if failed == request => {
@@ -208,6 +213,7 @@ impl Work<'_> {
             }
             match self.link.hear_along().await? {
                 Heard::End { request, root, .. } => self.ended(request, root)?,
+                Heard::Stored(request, root, _name) => self.ended(request, Some(root))?,
                 Heard::Failed(0, code, text) if self.is_known => return Err(self.link.failed(code, &text)),
                 Heard::Failed(0, code, text) => return Err(self.link.ended(code, &text)),
                 Heard::Failed(request, code, text) => self.refused(request, code, &text)?,

@@ -8,7 +8,7 @@ use super::{
     peek_head, put_frame, take_frame,
 };
 use crate::codec::WireError;
-use crate::limits::BLOCKS_MAX;
+use crate::limits::{BLOCKS_MAX, NAME_MAX};
 use crate::tree::{HASH_LEN, Root, Value, block_count};
 
 const WELCOME: u8 = 0x41;
@@ -23,6 +23,7 @@ const ENTRIES: u8 = 0x49;
 const RECORD: u8 = 0x4a;
 
 const HAS_ROOT: u8 = 1;
+const HAS_NAME: u8 = 2;
 const FORM_PAIRS: u8 = 0;
 const FORM_SINGLE: u8 = 1;
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
@@ -55,6 +56,8 @@ pub enum ServerFrame {
     },
     /// All that was asked for has been sent.
     End(RequestId, Option<Root>),
+    /// END of a PUT whose file the server has stored under another name than it was asked for: this one, as bytes.
+    Stored(RequestId, Root, Bytes),
     /// A request, or the connection, ends here.
     Error(RequestId, ErrorCode, Bytes),
     /// The answer to a PING.
@@ -116,7 +119,7 @@ impl ServerFrame {
             WELCOME => Welcome::parse(&body.0).map(Self::Welcome).map_err(WireError::Hello),
             FILE => Ok(Self::File(request, file(&mut body)?)),
             VALUES => Ok(Self::Values(request, values(&mut body)?)),
-            END => Ok(Self::End(request, root(&mut body)?)),
+            END => end(request, &mut body),
             ERROR => {
                 let code = ErrorCode(body.u16()?);
                 let text = body.0.split_to(body.0.len().min(ERROR_TEXT_MAX));
@@ -139,6 +142,14 @@ impl ServerFrame {
             Self::Values(request, values) => put_frame(VALUES, *request, dst, |dst| put_values(values, dst)),
             Self::Data { request, offset, len } => put_data_head(*request, *offset, *len, dst),
             Self::End(request, root) => put_frame(END, *request, dst, |dst| put_root(*root, dst)),
+            Self::Stored(request, root, name) => put_frame(END, *request, dst, |dst| {
+                dst.put_u8(HAS_ROOT | HAS_NAME);
+                dst.put_slice(root.as_bytes());
+                // A name is never longer than 4 KiB.
+                let name = &name[..name.len().min(NAME_MAX)];
+                dst.put_u16(u16::try_from(name.len()).unwrap_or_default());
+                dst.put_slice(name);
+            }),
             Self::Error(request, code, text) => put_frame(ERROR, *request, dst, |dst| {
                 dst.put_u16(code.0);
                 dst.put_slice(&text[..text.len().min(ERROR_TEXT_MAX)]);
@@ -212,6 +223,19 @@ pub(super) fn put_file(file: &File, dst: &mut BytesMut) {
     dst.put_u32(file.mode & MODE_BITS);
     dst.put_slice(&file.token);
     put_root(file.root, dst);
+}
+
+fn end(request: RequestId, body: &mut Body) -> Result<ServerFrame, WireError> {
+    let (flags, bytes) = (body.u8()?, body.array()?);
+    if flags & HAS_ROOT == 0 {
+        return Ok(ServerFrame::End(request, None));
+    }
+    let root = Root::from_bytes(bytes);
+    if flags & HAS_NAME == 0 {
+        return Ok(ServerFrame::End(request, Some(root)));
+    }
+    let len = body.u16()?.into();
+    Ok(ServerFrame::Stored(request, root, body.bytes(len)?))
 }
 
 fn root(body: &mut Body) -> Result<Option<Root>, WireError> {

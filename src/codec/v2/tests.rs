@@ -331,6 +331,25 @@ fn what_steers_a_request_is_as_specified_at_every_split() {
 }
 
 #[test]
+fn the_end_of_a_file_with_another_name_is_as_specified_and_ends_it_for_who_knows_no_names() {
+    let stored = ServerFrame::Stored(1, Root::of(b"hello"), "in/x-7".into());
+    let mut wire = BytesMut::new();
+    stored.encode(&mut wire);
+    assert_eq!(wire, vector("stored"), "{wire:02x?}");
+    at_every_split(&wire, ServerFrame::decode, &[stored]);
+    // Up to the name it is what it always was.
+    let mut end = BytesMut::new();
+    ServerFrame::End(1, Some(Root::of(b"hello"))).encode(&mut end);
+    assert_eq!((wire[4..9].to_vec(), wire[10..42].to_vec()), (end[4..9].to_vec(), end[10..42].to_vec()));
+    // A name that is not there is no frame; without a root there is no name.
+    let mut cut = wire.clone();
+    cut[43] = 7;
+    assert!(ServerFrame::decode(&mut cut).is_err());
+    wire[9] = 2;
+    assert_eq!(ServerFrame::decode(&mut wire).unwrap(), Some(ServerFrame::End(1, None)));
+}
+
+#[test]
 fn a_file_of_more_blocks_than_any_may_have_is_refused() {
     let largest = BLOCKS_MAX * BLOCK_LEN;
     for (size, fits) in [(largest, true), (largest + 1, false), (u64::MAX, false)] {

@@ -5,8 +5,10 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Connection, End};
-use crate::codec::v2::{Form, Put, RequestId};
+use crate::codec::v2::{Form, Put, RequestId, ServerFrame};
+use crate::names::FileName;
 use crate::rights::Verb;
+use crate::tree::Root;
 
 mod asked;
 mod keeping;
@@ -59,6 +61,14 @@ impl Connection<'_> {
             Form::Asked => self.put_asked(request, permit, put),
         }
         Ok(())
+    }
+
+    /// Tells that a file is stored, and under which name if that is not the one that was asked for.
+    fn tell_stored(&mut self, request: RequestId, root: Root, given: Option<&FileName>) {
+        self.tell(&match given {
+            Some(name) => ServerFrame::Stored(request, root, Bytes::copy_from_slice(name.as_bytes())),
+            None => ServerFrame::End(request, Some(root)),
+        });
     }
 
     /// Takes bytes that stand behind the head of a frame.

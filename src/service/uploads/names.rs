@@ -41,7 +41,10 @@ struct Entry {
 
 /// Something that was stored a short while ago: who asks again has missed the answer.
 struct Remembered {
-    name: FileName,
+    /// What stood for it while it was under way.
+    slot: FileName,
+    /// The name that the server has given it.
+    given: Option<FileName>,
     key: Option<KeyId>,
     transfer: [u8; 16],
     size: u64,
@@ -83,22 +86,34 @@ impl Uploads {
     }
 
     /// What is asked for again soon is answered at once.
-    pub(super) fn remember(&self, name: &FileName, key: Option<KeyId>, offer: &Offer, root: Root) {
+    pub(super) fn remember(
+        &self,
+        (slot, given): (&FileName, Option<&FileName>),
+        key: Option<KeyId>,
+        offer: &Offer,
+        root: Root,
+    ) {
         let mut remembered = lock(&self.remembered);
         if remembered.len() >= UPLOADS_REMEMBERED_MAX {
             remembered.pop_front();
         }
         let Offer { transfer, size, modified, .. } = *offer;
-        remembered.push_back(Remembered { name: name.clone(), key, transfer, size, modified, root });
+        let (slot, given) = (slot.clone(), given.cloned());
+        remembered.push_back(Remembered { slot, given, key, transfer, size, modified, root });
     }
 
-    fn remembered(&self, name: &FileName, key: Option<KeyId>, offer: &Offer) -> Option<Root> {
+    pub(super) fn remembered(
+        &self,
+        slot: &FileName,
+        key: Option<KeyId>,
+        offer: &Offer,
+    ) -> Option<(Root, Option<FileName>)> {
         let remembered = lock(&self.remembered);
         let is_it = |stored: &&Remembered| {
             let is_same_file = (stored.size, stored.modified) == (offer.size, offer.modified);
-            stored.name == *name && stored.key == key && stored.transfer == offer.transfer && is_same_file
+            stored.slot == *slot && stored.key == key && stored.transfer == offer.transfer && is_same_file
         };
-        remembered.iter().rev().find(is_it).map(|stored| stored.root)
+        remembered.iter().rev().find(is_it).map(|stored| (stored.root, stored.given.clone()))
     }
 }
 
@@ -108,24 +123,34 @@ impl Service {
     /// # Errors
     /// If something is there that is not to be replaced, or another client uploads it.
     pub(crate) fn offer(&self, permit: &Permit, offer: Offer) -> Result<Begun, UploadError> {
-        let (name, key) = (permit.name(), permit.caller().key_id());
+        let (slot, key) = (self.slot(permit, &offer.token), permit.caller().key_id());
         if self.is_cancelled(permit, offer.transfer, Direction::Upload) {
             return Err(UploadError::Cancelled);
         }
         let uploads = &self.inner.uploads;
-        if let Some(upload) = uploads.running(name) {
+        if let Some(upload) = uploads.running(&slot) {
             return upload.join(permit, offer).map(Begun::Goes);
         }
         self.inner.settle()?;
-        let held = match self.inner.storage.open(name) {
+        let known = uploads.remembered(&slot, key, &offer);
+        if self.gives_names() {
+            // What has the name that was asked for is of no interest.
+            return match known {
+                Some((root, Some(given))) if self.holds(&given, &offer)? => {
+                    Ok(Begun::Stored(root, Some(given)))
+                }
+                _ => self.begin_upload(permit, slot, offer),
+            };
+        }
+        let held = match self.inner.storage.open(permit.name()) {
             Ok(file) => Some((file.size(), file.modified())),
             Err(OpenError::NotFound) => None,
             Err(OpenError::Refused(_)) => return Err(UploadError::Exists),
             Err(error) => return Err(UploadError::Place(error.into())),
         };
         let is_same = held == Some((offer.size, offer.modified));
-        if is_same && let Some(root) = uploads.remembered(name, key, &offer) {
-            return Ok(Begun::Stored(root));
+        if is_same && let Some((root, given)) = known {
+            return Ok(Begun::Stored(root, given));
         }
         if is_same && offer.unless_same {
             return Ok(Begun::Same);
@@ -133,15 +158,23 @@ impl Service {
         if held.is_some() && !offer.replace {
             return Err(UploadError::Exists);
         }
-        self.begin_upload(permit, key, offer)
+        self.begin_upload(permit, slot, offer)
     }
 
-    fn begin_upload(&self, permit: &Permit, key: Option<KeyId>, offer: Offer) -> Result<Begun, UploadError> {
-        let name = permit.name();
-        let new = Upload::new(self, name, key, offer.clone());
+    /// Whether a file of the size and time of what is offered has this name. Blocks.
+    pub(super) fn holds(&self, name: &FileName, offer: &Offer) -> Result<bool, UploadError> {
+        match self.inner.storage.open(name) {
+            Ok(file) => Ok((file.size(), file.modified()) == (offer.size, offer.modified)),
+            Err(OpenError::NotFound | OpenError::Refused(_)) => Ok(false),
+            Err(error) => Err(UploadError::Place(error.into())),
+        }
+    }
+
+    fn begin_upload(&self, permit: &Permit, slot: FileName, offer: Offer) -> Result<Begun, UploadError> {
+        let new = Upload::new(self, &slot, permit.caller().key_id(), offer.clone());
         let mut names = lock(&self.inner.uploads.names);
         let entry = names
-            .entry(name.clone())
+            .entry(slot)
             .or_insert_with(|| Entry { upload: Weak::new(), gate: Arc::new(Semaphore::new(1)) });
         if let Some(running) = entry.upload.upgrade() {
             drop(names);
@@ -179,10 +212,11 @@ impl Service {
         let gate = gate.ok().and_then(Result::ok).ok_or(UploadError::Busy)?;
         // Behind the gate: who had it open before has let go of its name. Whoever stores it as a whole, or changes
         // its name, is another one.
-        let claim = self.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
+        let claim = self.inner.busy.claim(upload.slot()).ok_or(UploadError::Busy)?;
         let (service, upload) = (self.clone(), Arc::clone(upload));
         let opening = tokio::task::spawn_blocking(move || {
-            let held = service.open_part(&permit, &offer, (reservation, claim), (gate, place))?;
+            let held =
+                service.open_part(upload.slot(), &permit, &offer, (reservation, claim), (gate, place))?;
             upload.opened(held, |have| service.receiving(&permit, offer.transfer, offer.size, have))
         });
         opening.await.unwrap_or_else(|aborted| Err(UploadError::aborted(&aborted)))
@@ -190,12 +224,13 @@ impl Service {
 
     fn open_part(
         &self,
+        slot: &FileName,
         permit: &Permit,
         offer: &Offer,
         (reservation, claim): (Reservation, Claim),
         (gate, open): (OwnedSemaphorePermit, OwnedSemaphorePermit),
     ) -> Result<Held, UploadError> {
-        let place = self.inner.storage.place(permit.name())?;
+        let place = self.inner.storage.place(slot)?;
         let watch = &mut |_, _| std::ops::ControlFlow::Continue(());
         let part = Arc::new(Part::open_at(place, true, watch)?);
         let token = token_of(permit.caller(), &offer.token);

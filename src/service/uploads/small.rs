@@ -18,8 +18,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::batch::{Asker, Batch, Wanted};
-use super::{Stored, UploadError};
+use super::naming::Named;
+use super::{Offer, Stored, UploadError};
 use crate::limits::{GROUP_FILES_MAX, GROUP_PROBE, SMALL_FILE_MAX, WHOLE_FILE_COST, WHOLE_WAITING_BYTES};
+use crate::names::FileName;
 use crate::service::access::Permit;
 use crate::service::history::Dialect;
 use crate::service::{Event, Inner, Service, lock};
@@ -125,28 +127,78 @@ impl Service {
         told.await.unwrap_or_else(|_| Err(given_up()))
     }
 
-    /// As [`Self::store_whole`], and tells the observer.
+    /// As [`Self::store_whole`], under the name that the server gives it, which is returned if it gives one; and tells the
+    /// observer. `transfer` is what all attempts at it have in common.
     pub(crate) async fn take_whole(
         &self,
         permit: &Permit,
         file: WholeFile,
         room: Room,
-    ) -> Result<Stored, UploadError> {
+        transfer: [u8; 16],
+    ) -> Result<(Stored, Option<FileName>), UploadError> {
         let size = file.bytes.len() as u64;
-        let outcome = self.store_whole(permit, file, room).await;
+        let outcome = if self.gives_names() {
+            self.store_named(permit, file, room, transfer).await
+        } else {
+            self.store_whole(permit, file, room).await.map(|stored| (stored, None))
+        };
         let (peer, key, name) = (permit.caller().peer(), permit.caller().key_name(), permit.name());
         match &outcome {
-            Ok(Stored::New(root)) => {
-                let dialect = Dialect::V2;
+            Ok((Stored::New(root), given)) => {
+                let (dialect, name) = (Dialect::V2, given.as_ref().unwrap_or(name));
                 self.tell(&Event::Taken { peer, dialect, key, name, size, root: *root });
             }
-            Ok(Stored::Same) => {}
+            Ok((Stored::Same, _)) => {}
             Err(error) => {
                 let cause = error.to_string();
                 self.tell(&Event::NotChanged { peer, key, name: name.as_bytes(), cause: &cause });
             }
         }
         outcome
+    }
+}
+
+impl Service {
+    /// Stores a file under the name that the server gives it; an attempt whose end was not heard of may have done so.
+    async fn store_named(
+        &self,
+        permit: &Permit,
+        mut file: WholeFile,
+        room: Room,
+        transfer: [u8; 16],
+    ) -> Result<(Stored, Option<FileName>), UploadError> {
+        let (slot, key) = (self.slot(permit, &transfer), permit.caller().key_id());
+        // An attempt before this one may still be at it.
+        let _claim = self.inner.busy.claim_whole(&slot, (key, file.root)).await.ok_or(UploadError::Busy)?;
+        let offer = Offer {
+            replace: file.replace,
+            unless_same: file.unless_same,
+            size: file.bytes.len() as u64,
+            modified: file.modified,
+            mode: file.mode,
+            token: transfer,
+            root: Some(file.root),
+            transfer,
+            attempt: 0,
+        };
+        let (service, asked, known, said) = (self.clone(), permit.clone(), slot.clone(), offer.clone());
+        let looking =
+            tokio::task::spawn_blocking(move || match service.inner.uploads.remembered(&known, key, &said) {
+                Some((root, Some(given))) if service.holds(&given, &said)? => Ok(Err((root, given))),
+                _ => service.name_for(&asked).map(Ok),
+            });
+        let Named { permit, is_only } = match looking.await.map_err(|_| given_up())?? {
+            Ok(Some(named)) => named,
+            Ok(None) => Named { permit: permit.clone(), is_only: true },
+            Err((root, given)) => return Ok((Stored::New(root), Some(given))),
+        };
+        (file.replace, file.unless_same) = (file.replace && is_only, file.unless_same && is_only);
+        let stored = self.store_whole(&permit, file, room).await?;
+        let given = permit.name().clone();
+        if let Stored::New(root) = stored {
+            self.inner.uploads.remember((&slot, Some(&given)), key, &offer, root);
+        }
+        Ok((stored, Some(given)))
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) enum Outcome {
 /// A file that is coming in.
 pub(super) struct Upload {
     service: Service,
+    /// What stands for it: the name that it is to have, unless it is given one when all of it is here.
     name: FileName,
     pub(super) key: Option<KeyId>,
     pub(super) size: u64,
@@ -85,6 +86,8 @@ struct State {
     is_settling: bool,
     /// How often the values were compared.
     rounds: u32,
+    /// The name that the server has given it.
+    given: Option<FileName>,
     outcome: Option<Outcome>,
     account: Option<Arc<Account>>,
     /// Bytes recorded since the last sync point, and when that was.
@@ -129,6 +132,7 @@ impl Upload {
             is_claimed: false,
             is_settling: false,
             rounds: 0,
+            given: None,
             outcome: None,
             account: None,
             unsynced: 0,
@@ -144,6 +148,11 @@ impl Upload {
             syncing: Mutex::default(),
             stirred: watch::Sender::new(()),
         })
+    }
+
+    /// What stands for it while it is under way.
+    pub(super) fn slot(&self) -> &FileName {
+        &self.name
     }
 
     /// A further connection, or another attempt, which takes over. Blocks while a write is under way.
@@ -244,12 +253,12 @@ impl Upload {
     fn conclude(&self, outcome: Outcome, cause: Option<&str>) {
         self.service.inner.uploads.leave(&self.name, std::ptr::from_ref(self).addr());
         let mut state = lock(&self.state);
-        let account = state.account.take();
+        let (account, given) = (state.account.take(), state.given.clone());
         let outcome = state.outcome.get_or_insert(outcome).clone();
         drop(state);
         if let Some(account) = account {
             match (&outcome, cause) {
-                (Outcome::Stored(root), _) => account.stored(*root),
+                (Outcome::Stored(root), _) => account.stored(*root, given),
                 (Outcome::Failed(_, text), cause) => account.cut(cause.unwrap_or(text)),
             }
         }

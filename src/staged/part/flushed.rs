@@ -8,6 +8,7 @@ use crate::fileops;
 use crate::staged::beside::{self, failed, folder_of};
 use crate::staged::folder::{PROBE, mask_of};
 use crate::staged::journal::Record;
+use crate::staged::place::Place;
 use crate::staged::{Attributes, Replace, StageError};
 
 impl Part {
@@ -75,6 +76,28 @@ impl Part {
         let set = attributes.set(&self.file, mask);
         set.map_err(failed("set mode and time of", path))?;
         self.commit_as_it_is(replace)
+    }
+
+    /// As [`Self::commit`], but the file gets its name in another place than the one that it was staged for. Both have to be
+    /// on one file system.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_at(mut self, place: Place, replace: Replace) -> Result<(), StageError> {
+        self.usable(&self.state())?;
+        beside::adopt_permissions(&self.file, &self.staged, &place)?;
+        if self.sync {
+            self.trusted(fileops::sync_file(&self.file).map_err(failed("flush", self.place.path())))?;
+        }
+        beside::move_to_target(&self.place, &self.staged, &place, replace)?;
+        self.committed = true;
+        place.keep();
+        self.remove_own_journal();
+        if self.sync {
+            place.sync()?;
+            self.place.sync()?;
+        }
+        Ok(())
     }
 
     /// Which permission bits the system takes from what is made beside the part.

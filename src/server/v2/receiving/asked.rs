@@ -125,7 +125,10 @@ impl Connection<'_> {
                 return self.go_on(request);
             }
             Ok(Begun::Same) => ServerFrame::End(request, None),
-            Ok(Begun::Stored(root)) => ServerFrame::End(request, Some(root)),
+            Ok(Begun::Stored(root, given)) => {
+                self.puts.puts.remove(&request);
+                return self.tell_stored(request, root, given.as_ref());
+            }
             Err(error) => {
                 let (permit, cause) = (upload.permit.clone(), error.to_string());
                 self.context.service.not_stored(&permit, &cause);
@@ -199,9 +202,10 @@ impl Connection<'_> {
 
     /// Tells how an upload has ended, and wants no more of it.
     fn end_put(&mut self, request: RequestId, outcome: Outcome) {
+        let given = self.puts.puts.get(&request).and_then(|put| put.hand.as_ref()?.given());
         self.leave_put(request);
         match outcome {
-            Outcome::Stored(root) => self.tell(&ServerFrame::End(request, Some(root))),
+            Outcome::Stored(root) => self.tell_stored(request, root, given.as_ref()),
             Outcome::Failed(code, text) => self.tell_failed(request, code, &text),
         }
     }

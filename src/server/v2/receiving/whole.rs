@@ -12,6 +12,7 @@ use crate::codec::WireError;
 use crate::codec::v2::{ErrorCode, Form, Put, RequestId, ServerFrame};
 use crate::digest::Digest;
 use crate::limits::V2_STORING_MAX;
+use crate::names::FileName;
 use crate::server::end::End;
 use crate::server::v2::receiving::{Following, Of};
 use crate::server::v2::{Connection, Done};
@@ -41,6 +42,8 @@ struct Arriving {
 struct Wanted {
     permit: Permit,
     file: WholeFile,
+    /// The number that all attempts at it share.
+    transfer: [u8; 16],
 }
 
 impl Wholes {
@@ -98,7 +101,7 @@ impl Connection<'_> {
             root,
             bytes: Vec::new(),
         };
-        let wanted = Wanted { permit, file };
+        let wanted = Wanted { permit, file, transfer: put.transfer };
         match &mut self.wholes.arriving {
             Some(arriving) => arriving.wanted = Some(wanted),
             None => self.store(request, wanted),
@@ -158,12 +161,12 @@ impl Connection<'_> {
         }
     }
 
-    fn store_in(&mut self, request: RequestId, Wanted { permit, file }: Wanted, room: Room) {
+    fn store_in(&mut self, request: RequestId, Wanted { permit, file, transfer }: Wanted, room: Room) {
         let service = self.context.service.clone();
         self.wholes.storing.insert(request);
         self.running.spawn(async move {
             let size = file.bytes.len() as u64;
-            let stored = service.take_whole(&permit, file, room).await;
+            let stored = service.take_whole(&permit, file, room, transfer).await;
             Done::Stored(request, permit, size, stored)
         });
     }
@@ -174,15 +177,16 @@ impl Connection<'_> {
         request: RequestId,
         permit: &Permit,
         size: u64,
-        stored: Result<Stored, UploadError>,
+        stored: Result<(Stored, Option<FileName>), UploadError>,
     ) {
         self.wholes.storing.remove(&request);
         match stored {
-            Ok(Stored::New(root)) => {
-                self.taken_small.add(permit.caller(), permit.name(), size, Digest::Blake3(root));
-                self.tell(&ServerFrame::End(request, Some(root)));
+            Ok((Stored::New(root), given)) => {
+                let name = given.as_ref().unwrap_or(permit.name());
+                self.taken_small.add(permit.caller(), name, size, Digest::Blake3(root));
+                self.tell_stored(request, root, given.as_ref());
             }
-            Ok(Stored::Same) => self.tell(&ServerFrame::End(request, None)),
+            Ok((Stored::Same, _)) => self.tell(&ServerFrame::End(request, None)),
             Err(error) => self.tell_failed(request, error.code(), &error.text()),
         }
     }

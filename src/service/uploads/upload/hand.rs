@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::watch;
 
 use super::{Grip, Need, Outcome, Pen, Upload};
+use crate::names::FileName;
 use crate::service::lock;
 use crate::service::uploads::UploadError;
 use crate::tree::{BlockSet, Root};
@@ -96,6 +97,11 @@ impl Hand {
     /// Bytes of the file that are here already.
     pub(crate) fn have(&self) -> u64 {
         lock(&self.pen.grip.upload.state).have
+    }
+
+    /// The name that the server has given the file, if it has, and it is stored.
+    pub(crate) fn given(&self) -> Option<FileName> {
+        lock(&self.pen.grip.upload.state).given.clone()
     }
 
     /// A block arrived damaged; `false` if that was once too often.

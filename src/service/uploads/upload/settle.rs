@@ -6,8 +6,10 @@ use std::sync::{Arc, PoisonError};
 use super::{Held, Need, Outcome, Pen, begin};
 use crate::fileops;
 use crate::limits::UPLOAD_ROUNDS_MAX;
-use crate::service::lock;
-use crate::service::uploads::{Offer, UploadError};
+use crate::service::access::Permit;
+use crate::service::uploads::naming::Named;
+use crate::service::uploads::{Claim, Offer, UploadError};
+use crate::service::{Service, lock};
 use crate::staged::{Part, Replace};
 use crate::tree::{BlockSet, HASH_LEN, Root, Tree, Value, block_count};
 
@@ -61,11 +63,16 @@ impl Pen {
             Arc::into_inner(part).ok_or_else(|| UploadError::Catalog("the part is in use".to_owned()))?;
         let attributes = set_attributes(&part, &offer);
         attributes.map_err(|error| UploadError::Place(crate::storage::ChangeError::Io(error)))?;
-        let committed = part.commit(if offer.replace { Replace::Always } else { Replace::Never });
-        committed.inspect_err(|_| upload.service.inner.doubt())?;
+        let given = commit(&upload.service, part, &permit, offer.replace)?;
+        let (permit, given) = match given {
+            Some((permit, claim)) => (permit.clone(), Some((permit.name().clone(), claim))),
+            None => (permit, None),
+        };
         upload.service.note_stored(&permit, upload.size, reservation)?;
-        upload.service.inner.uploads.remember(&upload.name, upload.key, &offer, root);
-        drop((claim, gate, place));
+        let name = given.as_ref().map(|(name, _claim)| name);
+        upload.service.inner.uploads.remember((&upload.name, name), upload.key, &offer, root);
+        lock(&upload.state).given = name.cloned();
+        drop((claim, given, gate, place));
         upload.conclude(Outcome::Stored(root), None);
         Ok(())
     }
@@ -106,6 +113,25 @@ impl Pen {
         state.resume(&held.part, upload.size);
         Ok(())
     }
+}
+
+/// Gives a part that is whole its name: the one that it was asked for, or else one of the server's, which is returned. Blocks.
+fn commit(
+    service: &Service,
+    part: Part,
+    permit: &Permit,
+    replace: bool,
+) -> Result<Option<(Permit, Claim)>, UploadError> {
+    let replace = if replace { Replace::Always } else { Replace::Never };
+    let Some(Named { permit, is_only }) = service.name_for(permit)? else {
+        let committed = part.commit(replace);
+        return Ok(committed.map(|()| None).inspect_err(|_| service.inner.doubt())?);
+    };
+    let claim = service.inner.busy.claim(permit.name()).ok_or(UploadError::Busy)?;
+    let place = service.inner.storage.place(permit.name())?;
+    let replace = if is_only { replace } else { Replace::Never };
+    part.commit_at(place, replace).inspect_err(|_| service.inner.doubt())?;
+    Ok(Some((permit, claim)))
 }
 
 /// The root that the recorded blocks make, if they are all there.
