@@ -5,24 +5,26 @@
 use std::sync::Arc;
 
 use super::UploadError;
-use super::upload::Outcome;
+use super::upload::{Outcome, Upload};
 use crate::service::Service;
 use crate::service::live::Moving;
 
 impl Service {
     /// Whether a transfer is an upload that can still be ended. Blocks while something of it is being written.
     pub(in crate::service) fn may_cancel_upload(&self, moving: &Arc<Moving>) -> bool {
-        let upload = self.inner.uploads.running(moving.name());
-        upload.is_some_and(|upload| upload.is_cancellable(moving))
+        self.cancellable_upload(moving).is_some()
     }
 
     /// Ends it, for all connections that bring it, unless it is on its way to its name by now. Blocks.
     pub(in crate::service) fn cancel_upload(&self, moving: &Arc<Moving>) {
-        let Some(upload) = self.inner.uploads.running(moving.name()) else { return };
-        if upload.is_cancellable(moving) {
-            let error = UploadError::Cancelled;
-            self.inner.live.has_heard(moving);
-            upload.end(Outcome::Failed(error.code(), error.text()), Some(&error.to_string()));
-        }
+        let Some(upload) = self.cancellable_upload(moving) else { return };
+        let error = UploadError::Cancelled;
+        self.inner.live.has_heard(moving);
+        upload.end(Outcome::Failed(error.code(), error.text()), Some(&error.to_string()));
+    }
+
+    /// Looked for among all: where the server names what it receives, an upload is not found by its name.
+    fn cancellable_upload(&self, moving: &Arc<Moving>) -> Option<Arc<Upload>> {
+        self.inner.uploads.all_running().into_iter().find(|upload| upload.is_cancellable(moving))
     }
 }

@@ -80,6 +80,11 @@ impl Uploads {
         lock(&self.names).get(name).and_then(|entry| entry.upload.upgrade())
     }
 
+    /// All uploads that are under way: no more than [`UPLOADS_MAX`].
+    pub(super) fn all_running(&self) -> Vec<Arc<Upload>> {
+        lock(&self.names).values().filter_map(|entry| entry.upload.upgrade()).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn under_way(&self) -> usize {
         lock(&self.names).len()
