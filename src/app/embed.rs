@@ -159,6 +159,15 @@ impl Server {
         issue(&self.state, name, grant)
     }
 
+    /// Takes a key away, by its name or its identifier: it is not accepted from now on, nor by what is under way with it. How
+    /// many there were. May block for a moment.
+    ///
+    /// # Errors
+    /// [`KeysError`]: there is none, or the keys in the state folder cannot be written.
+    pub fn revoke_key(&self, name_or_id: &str) -> Result<usize, KeysError> {
+        crate::keys::revoke(&self.state, name_or_id).map(|revoked| revoked.len())
+    }
+
     /// No new connection is accepted from now on. Running transfers go on for the drain timeout.
     pub fn stop(&self) {
         self.stopping.cancel();

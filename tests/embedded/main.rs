@@ -123,7 +123,8 @@ async fn two_servers_in_one_process_have_nothing_in_common() {
     let other = two.write("file", b"of the second");
     let puts = async { tokio::join!(to_first.put(&file, "x"), to_second.put(&other, "x")) };
     let (put, also) = within(puts).await;
-    (put.unwrap(), also.unwrap());
+    put.unwrap();
+    also.unwrap();
     assert_eq!(fs::read(one.path("root/x")).unwrap(), b"of the first");
     assert_eq!(fs::read(two.path("root/x")).unwrap(), b"of the second");
     // A key of one is none for the other.
@@ -294,7 +295,7 @@ async fn an_access_check_narrows_what_keys_allow_and_never_widens_it() {
     let before = asked.lock().unwrap().len();
     let error = within(anybody.put(&file, "c")).await.unwrap_err();
     assert_eq!(error.code(), Code::NotAllowed, "{error}");
-    let asked = asked.lock().unwrap();
+    let asked = asked.lock().unwrap().clone();
     assert_eq!(asked.len(), before, "what is not allowed anyhow is not asked about");
     assert!(asked.contains(&(Verb::Get, None, b"open".to_vec())), "{asked:?}");
     assert!(asked.contains(&(Verb::Put, Some("holder".to_owned()), b"b".to_vec())), "{asked:?}");
@@ -417,7 +418,7 @@ async fn progress_is_told_from_the_beginning_to_the_end() {
     let file = place.write("file", &noise(5 * MIB));
     within(client.put(&file, "a/file")).await.unwrap();
     within(client.get("a/file", place.path("back"))).await.unwrap();
-    let told = told.lock().unwrap();
+    let told = told.lock().unwrap().clone();
     assert!(told.iter().all(|(name, percent, transferred, total, _)| {
         name == "a/file" && (0.0..=100.0).contains(percent) && transferred <= total && *total == size
     }));
