@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::digest::Digest;
 use crate::limits::{CLIENT_TIMEOUT, V2_LINKS, V2_WAIT_MAX};
+use crate::priority::Priority;
 
 mod attempt;
 mod checksum;
@@ -118,6 +119,8 @@ pub struct Settings {
     /// Most bytes of a file per second, over all its connections. Below
     /// [`CLIENT_RATE_MIN`](crate::limits::CLIENT_RATE_MIN) servers may take the client for dead.
     pub limit_rate: Option<u64>,
+    /// How urgent it is to the server, compared with what others ask of it (version 2).
+    pub priority: Priority,
     /// Whether pages of zeros become holes (version 2).
     pub sparse: bool,
     /// Whether to forget what is there of an earlier attempt.
@@ -142,6 +145,7 @@ impl Default for Settings {
             protocol: Protocol::Auto,
             links: V2_LINKS,
             limit_rate: None,
+            priority: Priority::default(),
             sparse: false,
             restart: false,
             checksum: None,

@@ -235,6 +235,8 @@ pub struct Running {
     pub seconds: u64,
     /// Bytes per second that it has moved since it began.
     pub rate: u64,
+    /// How urgent it is, 0 to 10.
+    pub priority: u8,
 }
 
 /// A connection.

@@ -47,7 +47,7 @@
 //! L4 edges     server, client
 //! L3 rules     service
 //! L2 stores    catalog, keys, storage, staged, fileops, tls
-//! L1 words     codec, control, digest, error, exchange, limits, listing, names, patterns, pin, progress, rate, rights, sniff, text, token, tree, units
+//! L1 words     codec, control, digest, error, exchange, limits, listing, names, patterns, pin, priority, progress, rate, rights, sniff, text, token, tree, units
 //! ```
 
 pub mod app;
@@ -67,6 +67,7 @@ pub mod logging;
 pub mod names;
 pub mod patterns;
 pub mod pin;
+pub mod priority;
 pub mod progress;
 pub mod rate;
 pub mod rights;

@@ -282,6 +282,19 @@ pub const RATE_CLIENT_BITS: u32 = 64;
 /// from which on servers drop it (`RATE_MIN`).
 pub const CLIENT_RATE_MIN: u64 = 4 << 10;
 
+/// Of so many bytes that transfers of the next higher priority move, those of a lower one move one.
+pub const PRIORITY_SHARE: u64 = 16;
+/// Bytes per second that those of a lower priority may move in any case, so that nobody takes them for dead.
+pub const PRIORITY_FLOOR: u64 = 4 << 10;
+/// For so long a transfer goes before others of which nothing has moved.
+pub const PRIORITY_LINGER: Duration = Duration::from_secs(1);
+/// Bytes that go at a time while others go first.
+pub const PRIORITY_PIECE: u64 = 64 << 10;
+/// Most bytes that those of a lower priority may make up for.
+pub const PRIORITY_CREDIT_MAX: i64 = 1 << 20;
+/// How often whoever has to wait looks whether it may go on.
+pub const PRIORITY_PROBE: Duration = Duration::from_millis(20);
+
 /// Time that running transfers have to end after a shutdown was asked for.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 

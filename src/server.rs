@@ -22,11 +22,13 @@ mod conduit;
 mod connection;
 mod end;
 pub mod listener;
+mod precedence;
 mod rates;
 mod v1;
 mod v2;
 mod wire;
 
+use precedence::Precedence;
 use rates::Rates;
 
 /// What a user may set about connections.
@@ -90,6 +92,9 @@ struct Context {
     /// Who the server is; without that it does not speak TLS.
     tls: Option<Serving>,
     rates: Rates,
+    /// Whose bytes go first to clients, and from them.
+    sending: Arc<Precedence>,
+    taking: Arc<Precedence>,
     /// The server is stopping: what has not begun does not begin.
     stopping: CancellationToken,
 }
@@ -109,7 +114,9 @@ pub async fn run(
     let places = Arc::new(Semaphore::new(settings.connections_max));
     let addresses = Arc::new(Addresses::new(settings.connections_per_address_max));
     let rates = Rates::new(&settings);
-    let context = Arc::new(Context { service, settings, tls, rates, stopping: stopping.clone() });
+    let (sending, taking) = (Precedence::new(), Precedence::new());
+    let context = Context { service, settings, tls, rates, sending, taking, stopping: stopping.clone() };
+    let context = Arc::new(context);
     let tasks = TaskTracker::new();
     let killing = CancellationToken::new();
     let mut acceptor = Acceptor { listener, monitor, places, was_full: false, is_failing: false };

@@ -20,6 +20,7 @@ use crate::config::control::ControlTask;
 use crate::control::{Connected, Past, Question, Record, Running, Status};
 use crate::error::{Code, in_words};
 use crate::limits::{CLIENT_TIMEOUT, CONTROL_RECORDS, V2_LINKS, V2_WAIT_MAX};
+use crate::priority::Priority;
 use crate::text::{json_for_terminal, shown};
 use crate::units::{Bytes, Rate};
 
@@ -102,6 +103,7 @@ fn reach(owner: Owner) -> Result<(Server, Settings), Failure> {
         protocol: Protocol::V2,
         links: V2_LINKS,
         limit_rate: None,
+        priority: Priority::default(),
         sparse: false,
         restart: false,
         checksum: None,
@@ -200,8 +202,7 @@ impl Table {
     }
 }
 
-const TRANSFER: &str =
-    "ID          WAY       CLIENT                 KEY             DONE       SIZE  %     RATE          NAME";
+const TRANSFER: &str = "ID          WAY       CLIENT                 KEY             DONE       SIZE  %     RATE          PRIO  NAME";
 const CLIENT: &str =
     "CLIENT                 KEY          DIALECT  TLS  OPEN      SENT       RECEIVED   DOING";
 const PAST: &str =
@@ -225,14 +226,14 @@ fn write_status(status: &Status, to: &mut impl Write) -> io::Result<()> {
 }
 
 fn write_running(one: &Running, to: &mut impl Write) -> io::Result<()> {
-    let Running { id, direction, peer, name, .. } = one;
+    let Running { id, direction, peer, name, priority, .. } = one;
     let percent = if one.size == 0 { 100 } else { u128::from(one.done) * 100 / u128::from(one.size) };
     let (id, direction, peer, key) = (said(id), said(direction), said(peer), key(one.key.as_deref()));
     let (done, size) = (Bytes(one.done).to_string(), Bytes(one.size).to_string());
     let (rate, name) = (Rate(one.rate).to_string(), said(name));
     writeln!(
         to,
-        "{id:<11} {direction:<9} {peer:<22} {key:<12} {done:>10} {size:>10}  {percent:<4}  {rate:<12}  {name}"
+        "{id:<11} {direction:<9} {peer:<22} {key:<12} {done:>10} {size:>10}  {percent:<4}  {rate:<12}  {priority:<4}  {name}"
     )
 }
 

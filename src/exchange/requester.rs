@@ -15,6 +15,7 @@ use crate::codec::v2::{
 };
 use crate::control::Question;
 use crate::limits::V2_WINDOW;
+use crate::priority::Priority;
 
 use crate::tree::{BlockHash, HASH_LEN, Need, ProofError, Root, Verifier, block_span};
 
@@ -82,6 +83,8 @@ pub struct Requester {
     last: RequestId,
     is_welcome: bool,
     requests: BTreeMap<RequestId, Due>,
+    /// How urgent all of it is, if that was said.
+    priority: Option<Priority>,
 }
 
 #[derive(Debug)]
@@ -120,13 +123,18 @@ impl Requester {
     /// A connection on which nothing has been said.
     #[must_use]
     pub fn new() -> Self {
-        Self { last: 0, is_welcome: false, requests: BTreeMap::new() }
+        Self { last: 0, is_welcome: false, requests: BTreeMap::new(), priority: None }
     }
 
     /// A server that asks its client for what that has offered: hello and welcome are behind them.
     #[must_use]
     pub fn of_offers() -> Self {
         Self { is_welcome: true, ..Self::new() }
+    }
+
+    /// From now on all files that are asked for or offered have this priority.
+    pub fn prefer(&mut self, priority: Priority) {
+        self.priority = Some(priority);
     }
 
     /// Asks what a file is; the frame is to be sent.
@@ -136,7 +144,8 @@ impl Requester {
     }
 
     /// Asks for a file or parts of it; the frame is to be sent.
-    pub fn get(&mut self, get: Get) -> ClientFrame {
+    pub fn get(&mut self, mut get: Get) -> ClientFrame {
+        get.priority = self.priority.unwrap_or(get.priority);
         let request = self.begin(Due::Get(get.clone()));
         ClientFrame::Get(request, get)
     }
@@ -149,7 +158,8 @@ impl Requester {
 
     /// Offers a file; the frame is to be sent. END says that it is stored, and under which root; without one,
     /// that the very same was there.
-    pub fn put(&mut self, put: Put) -> ClientFrame {
+    pub fn put(&mut self, mut put: Put) -> ClientFrame {
+        put.priority = self.priority.unwrap_or(put.priority);
         ClientFrame::Put(self.begin(Due::Change), put)
     }
 

@@ -1,6 +1,6 @@
 //! The server's end: which requests are in flight, and which frame goes out next.
 //!
-//! Requests take turns frame by frame, so that none waits for a larger one; only those of one transfer
+//! Requests take turns frame by frame, so that none waits for a larger one, unless one is more urgent (`ranks`); only those of one transfer
 //! are served one after the other, so that a cut leaves but one block of it unfinished. No more than
 //! [`V2_OPEN_MAX`](crate::limits::V2_OPEN_MAX) take turns; further ones wait in order (`waiting`), and nothing is opened for them. What
 //! only the outside can know (a file, its tree, the value of a block) is asked for by [`Ask`] and given
@@ -25,11 +25,13 @@ use crate::tree::{Tree, Value};
 mod beginning;
 mod listing;
 mod patience;
+mod ranks;
 mod sending;
 mod transfers;
 mod waiting;
 
 use listing::Listing;
+use ranks::Ranks;
 use sending::{Sending, Step};
 use transfers::Transfers;
 use waiting::Waiting;
@@ -106,6 +108,7 @@ pub struct Responder {
     transfers: Transfers,
     /// Requests that may have something to send, the next one first.
     turns: VecDeque<RequestId>,
+    ranks: Ranks,
     asks: VecDeque<Ask>,
     listings: listing::Turns,
     frames: BytesMut,
@@ -162,6 +165,7 @@ impl Responder {
             waiting: Waiting::default(),
             transfers: Transfers::default(),
             turns: VecDeque::new(),
+            ranks: Ranks::default(),
             asks: VecDeque::new(),
             listings: listing::Turns::default(),
             frames,
@@ -330,7 +334,7 @@ impl Responder {
         if !self.frames.is_empty() {
             return Some(Output::Frames(self.frames.split().freeze()));
         }
-        while let Some(request) = self.turns.pop_front() {
+        while let Some(request) = self.next_turn() {
             let Some(active) = self.requests.get_mut(&request) else { continue };
             active.is_queued = false;
             let transfer = active.wanted.transfer();
@@ -426,7 +430,7 @@ impl Responder {
     }
 
     fn forget(&mut self, request: RequestId) {
-        let ended = self.requests.remove(&request);
+        let ended = self.take_out(request);
         self.asks.push_back(Ask::Forget(request));
         if let Some(ended) = ended {
             self.listing_ended(request, &ended);

@@ -23,6 +23,8 @@ use crate::tree::{BLOCK_LEN, BlockHash, ProofError, Root, Tree, Value, block_cou
 mod listing;
 #[path = "tests/many.rs"]
 mod many;
+#[path = "tests/ranks.rs"]
+mod ranks;
 
 const TOKEN: [u8; 16] = [7; 16];
 

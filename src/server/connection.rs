@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::end::End;
+use super::precedence::Standing;
 use super::wire::{Pace, Wire};
 use super::{Context, Settings, conduit, v1, v2};
 use crate::codec::conduit::Frame;
@@ -38,7 +39,8 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Context
     context.service.tell(&Event::Opened { peer });
     let Settings { idle_timeout, rate_min, .. } = context.settings;
     let pace = Pace { idle_timeout, rate_min };
-    let mut wire = Wire::new(stream, pace, context.rates.of(peer.ip()), presence);
+    let standing = Standing::new(&context.sending);
+    let mut wire = Wire::new(stream, pace, context.rates.of(peer.ip()), standing, presence);
     let end = converse(&mut wire, peer, context).await;
     let cause = end.err().map(|end| end.to_string());
     context.service.tell(&Event::Closed { peer, cause: cause.as_deref() });

@@ -20,6 +20,7 @@ use crate::codec::v1::{self, Header, Request, RequestCodec, Response, ResponseCo
 use crate::digest::Md5;
 use crate::limits::{LAST_CHUNK, SEND_CHUNK, V1_OK_PATIENCE};
 use crate::names::{FileName, NameError};
+use crate::priority::Priority;
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, Permit};
 use crate::service::accounts::NO_TRANSFER;
@@ -104,6 +105,7 @@ async fn refuse(
 
 async fn send(permit: &Permit, source: Source, wire: &mut Wire, context: &Context) -> Result<(), End> {
     let (peer, name) = (permit.caller().peer(), permit.name());
+    wire.rank(Some(Priority::default()));
     let (md5, file) = match source {
         Source::Small { bytes, md5 } => {
             let pause_end = send_ok(wire, context).await?;

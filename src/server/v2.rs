@@ -18,15 +18,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Context;
 use super::end::End;
+use super::precedence::Standing;
 use super::wire::Wire;
 use crate::catalog::history::Direction;
 use crate::codec::WireError;
 use crate::codec::v2::{ClientFrame, Hello, RequestId, TransferId};
 use crate::error::Code;
 use crate::exchange::{Ask, Output, Responder};
-use crate::limits::{V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MIN};
+use crate::limits::{PRIORITY_PROBE, V2_BATCH, V2_GATHER, V2_OPENING_MAX, V2_ROOM_MIN};
 use crate::listing::Stretch;
 use crate::names::FileName;
+use crate::priority::Priority;
 use crate::rights::Verb;
 use crate::service::access::{Caller, Denied, NotAccepted, Permit};
 use crate::service::accounts::Account;
@@ -77,37 +79,7 @@ pub(super) async fn serve(
         wire.say_farewell().await;
         return Err(End::Lacking(lacking));
     }
-    let mut responder = Responder::new(hello.window);
-    if let Some(frame_max) = wire.frame_max() {
-        responder.limit_data(frame_max);
-    }
-    let mut connection = Connection {
-        context,
-        caller: Caller::new(peer, wire.is_secured()),
-        has_shown_key: false,
-        responder,
-        works: HashMap::new(),
-        running: JoinSet::new(),
-        openings: Arc::new(Semaphore::new(V2_OPENING_MAX)),
-        input,
-        room: V2_ROOM_MIN,
-        following: None,
-        input_ended: false,
-        changing: BTreeSet::new(),
-        wholes: Wholes::default(),
-        puts: Puts::default(),
-        controls: Controls::default(),
-        cancels: context.service.live().cancels(),
-        presence: Arc::clone(wire.presence()),
-        came: 0,
-        demanded: None,
-        still_at: None,
-        output: BytesMut::new(),
-        whole: Vec::new(),
-        sent_small: Small::new(Direction::Download),
-        taken_small: Small::new(Direction::Upload),
-        held: VecDeque::new(),
-    };
+    let mut connection = Connection::new(hello.window, input, wire, peer, context);
     // The first thing that is said, whatever comes of the first request.
     if let Some(Output::Frames(welcome)) = connection.responder.next(Instant::now().into_std()) {
         connection.output.extend_from_slice(&welcome);
@@ -139,6 +111,7 @@ pub(super) async fn serve(
         _ => None,
     };
     if let Some(said) = &said {
+        wire.rank(None);
         wire.write_all(said, false).await?;
     }
     if said.is_some() || matches!(ended, Ok(()) | Err(End::Stopping)) {
@@ -239,6 +212,12 @@ struct Connection<'a> {
     still_at: Option<Instant>,
     /// Frames that go out with the next write.
     output: BytesMut,
+    /// The highest priority of the files in it.
+    rank: Option<Priority>,
+    /// Where this connection stands among those that bring files.
+    taking: Standing,
+    /// It has to wait with reading, because others go first.
+    is_held: bool,
     /// Small files that the output holds as a whole.
     whole: Vec<Whole>,
     /// Those that were sent, for the history.
@@ -264,6 +243,47 @@ struct Slot {
     work: Option<Work>,
     listing: Option<Listing>,
     running: Vec<AbortHandle>,
+}
+
+impl<'a> Connection<'a> {
+    /// A connection on which a window was allowed for each request, and nothing else was said; `input` is what came
+    /// behind that.
+    fn new(window: u64, input: BytesMut, wire: &Wire, peer: SocketAddr, context: &'a Context) -> Self {
+        let mut responder = Responder::new(window);
+        if let Some(frame_max) = wire.frame_max() {
+            responder.limit_data(frame_max);
+        }
+        Self {
+            context,
+            caller: Caller::new(peer, wire.is_secured()),
+            has_shown_key: false,
+            responder,
+            works: HashMap::new(),
+            running: JoinSet::new(),
+            openings: Arc::new(Semaphore::new(V2_OPENING_MAX)),
+            input,
+            room: V2_ROOM_MIN,
+            following: None,
+            input_ended: false,
+            changing: BTreeSet::new(),
+            wholes: Wholes::default(),
+            puts: Puts::default(),
+            controls: Controls::default(),
+            cancels: context.service.live().cancels(),
+            presence: Arc::clone(wire.presence()),
+            came: 0,
+            demanded: None,
+            still_at: None,
+            output: BytesMut::new(),
+            rank: None,
+            taking: Standing::new(&context.taking),
+            is_held: false,
+            whole: Vec::new(),
+            sent_small: Small::new(Direction::Download),
+            taken_small: Small::new(Direction::Upload),
+            held: VecDeque::new(),
+        }
+    }
 }
 
 impl Connection<'_> {
@@ -305,7 +325,9 @@ impl Connection<'_> {
         let has_works = !self.works.is_empty();
         let may_hear = self.may_hear();
         let demanded = self.demanded();
-        let told = tick.into_iter().chain(still_at).chain(demanded).min();
+        let held = self.is_held.then(|| Instant::now() + PRIORITY_PROBE);
+        let may_hear = may_hear && !self.is_held;
+        let told = tick.into_iter().chain(still_at).chain(demanded).chain(held).min();
         if self.input_ended && told.is_none() && self.running.is_empty() {
             // What is left waits for a window or an answer, which cannot come any more.
             return Err(End::Unfinished);

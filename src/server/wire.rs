@@ -14,8 +14,10 @@ use rustix::net::SendFlags;
 use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
+use super::precedence::Standing;
 use super::rates::Throttle;
 use crate::limits::SMALL_FILE_MAX;
+use crate::priority::Priority;
 use crate::service::live::Presence;
 use crate::storage::StoredFile;
 use crate::tls::TlsError;
@@ -85,9 +87,15 @@ impl Wire {
         stream: TcpStream,
         pace: Pace,
         throttle: Option<Throttle>,
+        standing: Standing,
         presence: Arc<Presence>,
     ) -> Self {
-        Self { socket: Socket::new(stream, pace, throttle, presence), secure: None }
+        Self { socket: Socket::new(stream, pace, throttle, standing, presence), secure: None }
+    }
+
+    /// What is sent from now on has this priority; none if it is no file.
+    pub(super) fn rank(&mut self, priority: Option<Priority>) {
+        self.socket.rank(priority);
     }
 
     /// As others see this connection.

@@ -3,6 +3,9 @@
 //! Answers come in pages, so that neither memory nor a lock is held for long however much there is to tell: whoever
 //! has sent one asks for the next. Everything here takes a permit, which only the holder of an admin key gets.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
 use jiff::Timestamp;
 
 use super::access::Permit;
@@ -10,12 +13,15 @@ use super::live::Moving;
 use super::{Event, Service};
 use crate::catalog::CatalogError;
 use crate::catalog::history::{Direction, Step, Transfer};
-use crate::control::{Past, Question, Record, Status, Wanted};
+use crate::control::{Connected, Past, Question, Record, Status, Wanted};
 use crate::error::Code;
 use crate::limits::{CONTROL_CAUSE_MAX, CONTROL_NAME_MAX, CONTROL_TRANSFERS_MAX, HISTORY_PAGE};
 use crate::patterns::{Pattern, PatternError, Verdict};
 use crate::rights::Verb;
 use crate::text::shortened;
+
+/// What a connection does that moves nothing.
+pub(super) const IDLE: &str = "idle";
 
 /// How far an answer has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -134,24 +140,21 @@ impl Service {
     fn clients(&self, place: Place) -> Page {
         let live = &self.inner.live;
         let some = live.present(serial_of(place));
-        let mut told: Vec<_> = some.iter().map(|presence| (presence.peer(), presence.tell())).collect();
+        let mut told: HashMap<SocketAddr, Connected> =
+            some.iter().map(|presence| (presence.peer(), presence.tell())).collect();
         for moving in live.all_moving() {
-            for (_, connected) in told.iter_mut().filter(|(peer, _)| moving.is_of(*peer)) {
-                if connected.doing.is_empty() {
+            moving.each_peer(|peer| {
+                let Some(connected) = told.get_mut(peer) else { return };
+                if connected.doing == IDLE {
                     connected.doing = doing(&moving);
                 }
                 if connected.transfers.len() < CONTROL_TRANSFERS_MAX {
                     connected.transfers.push(moving.id().to_owned());
                 }
-            }
+            });
         }
-        let idle = |doing: &mut String| {
-            if doing.is_empty() {
-                "idle".clone_into(doing);
-            }
-        };
-        told.iter_mut().for_each(|(_, connected)| idle(&mut connected.doing));
-        let records = told.into_iter().map(|(_, connected)| Record::Client(connected)).collect();
+        let records = some.iter().filter_map(|presence| told.remove(&presence.peer())).map(Record::Client);
+        let records = records.collect();
         Page { records, next: some.last().map(|last| Place::behind(last.serial())) }
     }
 

@@ -107,6 +107,7 @@ impl Service {
         let (token, transfer) = (fastrand::u128(..).to_be_bytes(), fastrand::u128(..).to_be_bytes());
         let modified = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let offer = Offer {
+            priority: crate::priority::Priority::default(),
             replace: false,
             unless_same: false,
             size: announced.size,

@@ -22,6 +22,7 @@ pub(crate) use waiting::Waiting;
 
 use crate::error::Code;
 use crate::names::{FileName, NameError};
+use crate::priority::Priority;
 use crate::service::access::Denied;
 use crate::staged::StageError;
 use crate::storage::{ChangeError, OpenError};
@@ -60,6 +61,8 @@ pub(crate) struct Offer {
     pub(crate) transfer: [u8; 16],
     /// A higher attempt takes over from all lower ones.
     pub(crate) attempt: u32,
+    /// How urgent it is.
+    pub(crate) priority: Priority,
 }
 
 /// How an upload begins.

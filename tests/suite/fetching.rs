@@ -92,6 +92,7 @@ pub(crate) fn settings(links: u64, retries: u32) -> Settings {
         protocol: Protocol::Auto,
         links,
         limit_rate: None,
+        priority: oneport::priority::Priority::default(),
         sparse: false,
         restart: false,
         checksum: None,

@@ -53,6 +53,7 @@ mod machine;
 mod on_received;
 mod original;
 mod peers;
+mod priorities;
 mod proxy;
 mod proxy_faults;
 mod proxy_link;

@@ -9,6 +9,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use oneport::codec::v2::{ClientFrame, File, Form, Frame, Get, Put, RequestId, ServerFrame};
 use oneport::exchange::{Ask, Opened, Output, Responder};
+use oneport::priority::Priority;
 use oneport::tree::{BlockHash, Root, Tree, block_count, block_span};
 
 use crate::holders::auth;
@@ -104,6 +105,7 @@ impl Putter {
             transfer: [7; 16],
             attempt,
             file: self.file.clone(),
+            priority: Priority::default(),
         }
     }
 

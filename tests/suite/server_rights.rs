@@ -5,6 +5,7 @@ use std::fs;
 
 use oneport::codec::v2::{ClientFrame, File, Form, Move, Put, Remove};
 use oneport::control::{Question, Wanted};
+use oneport::priority::Priority;
 use oneport::rights::Verb;
 
 use crate::holders::{NOT_ALLOWED, Outcome, add, ask, holder, list, revoke};
@@ -89,7 +90,16 @@ fn request(verb: Verb) -> ClientFrame {
 fn folder(name: &str) -> Put {
     let file = File { size: 0, modified: (0, 0), mode: 0o755, token: [1; 16], root: None };
     let (name, form) = (name.to_owned().into(), Form::Folder);
-    Put { replace: false, unless_same: false, form, name, transfer: [0; 16], attempt: 0, file }
+    Put {
+        replace: false,
+        unless_same: false,
+        form,
+        name,
+        transfer: [0; 16],
+        attempt: 0,
+        file,
+        priority: Priority::default(),
+    }
 }
 
 fn told(outcome: &Outcome) -> Expected {

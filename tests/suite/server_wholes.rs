@@ -6,6 +6,7 @@ use std::io::Write as _;
 
 use bytes::{Bytes, BytesMut};
 use oneport::codec::v2::{ClientFrame, File, Form, Put, RequestId, ServerFrame};
+use oneport::priority::Priority;
 use oneport::tree::Root;
 
 use crate::holders::{add, holder, key};
@@ -28,7 +29,16 @@ fn put(name: &str, bytes: &[u8]) -> Put {
     let file =
         File { size: bytes.len() as u64, modified: (1_700_000_000, 7), mode: 0o644, token: [1; 16], root };
     let name = Bytes::copy_from_slice(name.as_bytes());
-    Put { replace: false, unless_same: false, form: Form::Whole, name, transfer: [2; 16], attempt: 1, file }
+    Put {
+        replace: false,
+        unless_same: false,
+        form: Form::Whole,
+        name,
+        transfer: [2; 16],
+        attempt: 1,
+        file,
+        priority: Priority::default(),
+    }
 }
 
 fn head(request: RequestId, offset: u64, bytes: &[u8]) -> Vec<u8> {

@@ -299,6 +299,7 @@ fn a_server_that_is_always_still_at_it_is_waited_for_only_so_long() {
         protocol: Protocol::Auto,
         links: 1,
         limit_rate: None,
+        priority: oneport::priority::Priority::default(),
         sparse: false,
         restart: false,
         checksum: None,

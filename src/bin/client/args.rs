@@ -10,6 +10,7 @@ use oneport::config::control::{CancelArgs, HistoryArgs};
 use oneport::config::exit_statuses;
 use oneport::control::Question;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
+use oneport::priority::Priority;
 use oneport::units::{Rate, Span};
 
 #[path = "args/job.rs"]
@@ -371,6 +372,10 @@ struct Moving {
     /// Most bytes per second of a file or folder, over all its connections; 0 means no limit [default: 0]
     #[arg(long, value_name = "RATE")]
     limit_rate: Option<Rate>,
+
+    /// How urgent it is, 0 to 10: the server moves files of a higher priority first
+    #[arg(long, value_name = "N", default_value_t = Priority::default())]
+    priority: Priority,
 
     /// Accept only the file with this checksum: blake3=HEX, sha256=HEX or md5=HEX
     #[arg(long, value_name = "CHECKSUM")]

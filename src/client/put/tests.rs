@@ -33,6 +33,7 @@ fn settings() -> Settings {
         protocol: Protocol::Auto,
         links: 1,
         limit_rate: None,
+        priority: crate::priority::Priority::default(),
         sparse: false,
         restart: false,
         checksum: None,

@@ -102,6 +102,7 @@ impl Link {
         let connection = secure::open(server, settings, observer).await?;
         let Connection { mut stream, peer, key } = connection;
         let mut requester = Requester::new();
+        requester.prefer(settings.priority);
         let first = first(&mut requester);
         let hello = Hello { window, first: key.is_none().then(|| first.clone()), ..Hello::default() };
         let (name, has_first) = hello.to_name();

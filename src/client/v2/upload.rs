@@ -81,7 +81,8 @@ pub(super) fn put_of(
         Overwrite::Different => (true, true),
         Overwrite::Always => (true, false),
     };
-    Put { replace, unless_same, form, name: Bytes::copy_from_slice(name), transfer, attempt, file }
+    let (name, priority) = (Bytes::copy_from_slice(name), settings.priority);
+    Put { replace, unless_same, form, name, transfer, attempt, file, priority }
 }
 
 /// What an opening is for whoever wants to change something.

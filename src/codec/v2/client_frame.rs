@@ -14,6 +14,7 @@ use super::{
 use crate::codec::WireError;
 use crate::control::Question;
 use crate::limits::NAME_MAX;
+use crate::priority::Priority;
 use crate::token::{Token as ApiKey, TokenError};
 use crate::tree::{BLOCK_LEN, BlockSet, block_count};
 
@@ -100,6 +101,8 @@ pub struct Get {
     pub token: Token,
     /// The wanted ranges; none for the whole file.
     pub ranges: Vec<ByteRange>,
+    /// How urgent it is.
+    pub priority: Priority,
 }
 
 /// A range of bytes of a file.
@@ -271,6 +274,7 @@ fn put_get(get: &Get, dst: &mut BytesMut) {
         dst.put_u64(range.offset);
         dst.put_u64(range.len);
     }
+    put_priority(get.priority, dst);
 }
 
 fn get(body: &mut Body) -> Result<Get, WireError> {
@@ -293,7 +297,20 @@ fn get(body: &mut Body) -> Result<Get, WireError> {
         ranges.push(range);
     }
     let (proven, values_only) = (flags & GET_PROVEN != 0, flags & GET_VALUES_ONLY != 0);
-    Ok(Get { proven, values_only, name, transfer, have, token, ranges })
+    let priority = priority(body)?;
+    Ok(Get { proven, values_only, name, transfer, have, token, ranges, priority })
+}
+
+/// The priority at the end of a body, where there is one.
+pub(super) fn priority(body: &mut Body) -> Result<Priority, WireError> {
+    if body.0.is_empty() { Ok(Priority::default()) } else { Ok(Priority::at_most(body.u8()?)) }
+}
+
+/// Nothing for whoever asks for none: older servers have never seen one.
+pub(super) fn put_priority(priority: Priority, dst: &mut BytesMut) {
+    if priority != Priority::default() {
+        dst.put_u8(priority.number());
+    }
 }
 
 pub(super) fn name(body: &mut Body) -> Result<Bytes, WireError> {

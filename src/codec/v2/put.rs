@@ -2,10 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::client_frame::{check_name, name, put_name};
+use super::client_frame::{check_name, name, priority, put_name, put_priority};
 use super::server_frame::{file, put_file};
 use super::{Body, DATA_MAX, File, TransferId};
 use crate::codec::WireError;
+use crate::priority::Priority;
 
 const PUT_REPLACE: u8 = 1;
 const PUT_UNLESS_SAME: u8 = 2;
@@ -31,6 +32,8 @@ pub struct Put {
     pub attempt: u32,
     /// What the file is on the client.
     pub file: File,
+    /// How urgent it is.
+    pub priority: Priority,
 }
 
 /// What is offered by a PUT, and how it comes.
@@ -75,7 +78,8 @@ impl Put {
             (true, true) => return Err(WireError::Frame("a folder has no bytes")),
         };
         let (replace, unless_same) = (flags & PUT_REPLACE != 0, flags & PUT_UNLESS_SAME != 0);
-        let put = Self { replace, unless_same, form, name, transfer, attempt, file: file(body)? };
+        let (file, priority) = (file(body)?, priority(body)?);
+        let put = Self { replace, unless_same, form, name, transfer, attempt, file, priority };
         put.check()?;
         Ok(put)
     }
@@ -107,6 +111,7 @@ impl Put {
         dst.put_slice(&self.transfer);
         dst.put_u32(self.attempt);
         put_file(&self.file, dst);
+        put_priority(self.priority, dst);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::codec::vectors::{SPECIFICATION, vector};
 use crate::limits::BLOCKS_MAX;
 use crate::listing::{Entry, Kind};
 use crate::patterns::Verdict;
+use crate::priority::Priority;
 use crate::tree::{BLOCK_LEN, BlockHash, Root, Value, block_count};
 use tokio_util::codec::{Decoder, Encoder};
 
@@ -85,10 +86,12 @@ fn requests_are_as_specified_at_every_split() {
         ranges: vec![ByteRange { offset: BLOCK_LEN, len: 1 }],
         ..Get::default()
     };
+    let urgent = Get { name: "x".into(), priority: Priority::MOST, ..Get::default() };
     let cases = [
         ("stat", ClientFrame::Stat(1, Stat { root: true, name: "x".into() })),
         ("get", whole()),
         ("get-range", ClientFrame::Get(2, range)),
+        ("get-urgent", ClientFrame::Get(3, urgent)),
     ];
     for (label, frame) in cases {
         assert_eq!(client(&frame), vector(label), "{label}: {:02x?}", client(&frame));
@@ -128,7 +131,16 @@ fn put(form: Form) -> Put {
     let root = Some(Root::of(b"hello"));
     let file = File { size: 5, modified: (1_700_000_000, 0), mode: 0o644, token: bytes(0x11), root };
     let (name, transfer) = ("x".into(), bytes(0x01));
-    Put { replace: true, unless_same: false, form, name, transfer, attempt: 1, file }
+    Put {
+        replace: true,
+        unless_same: false,
+        form,
+        name,
+        transfer,
+        attempt: 1,
+        file,
+        priority: Priority::default(),
+    }
 }
 
 #[test]

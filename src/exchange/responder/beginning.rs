@@ -65,7 +65,7 @@ impl Responder {
         let (transfer, small) = match &wanted {
             Wanted::List(_) => {
                 let state = State::Listing(Listing::Resting);
-                self.requests.insert(request, Active { wanted, state, window, said, is_queued: false });
+                self.enter(request, Active { wanted, state, window, said, is_queued: false });
                 self.list_on(request);
                 return None;
             }
@@ -78,7 +78,7 @@ impl Responder {
             }
         };
         let active = Active { wanted, state: State::Opening, window, said, is_queued: false };
-        self.requests.insert(request, active);
+        self.enter(request, active);
         Some(Ask::Open { request, name, token, transfer, small })
     }
 
@@ -100,7 +100,7 @@ impl Responder {
             out.extend_from_slice(bytes);
         }
         ServerFrame::End(request, file.root).encode(out);
-        if let Some(ended) = self.requests.remove(&request) {
+        if let Some(ended) = self.take_out(request) {
             self.leave(request, &ended.wanted);
         }
         true

@@ -15,7 +15,8 @@ impl Connection<'_> {
     pub(super) fn take_input(&mut self, wire: &mut Wire) -> Result<Taken, End> {
         // First what could not be heard before: else what waits would grow each time that there is room for some of it.
         let mut taken = Taken { bytes: false, frames: self.hear_all()? };
-        if !self.input_ended && self.may_hear() {
+        self.is_held = self.must_wait();
+        if !self.input_ended && self.may_hear() && !self.is_held {
             let most = if self.following.is_some() { V2_PIECE } else { V2_ROOM_MAX };
             let room = self.room.min(most);
             // What was taken out of it is still in use, so that each growth is a buffer of its own.
@@ -33,6 +34,9 @@ impl Connection<'_> {
                 Some(count) => {
                     taken.bytes = true;
                     self.came += count as u64;
+                    if self.takes_files() {
+                        self.taking.moved(count as u64);
+                    }
                     // Whoever says much is listened to in larger pieces.
                     self.room = if count == room { most.min(2 * self.room) } else { self.room };
                 }

@@ -62,8 +62,10 @@ impl Connection<'_> {
     fn send_whole(&mut self, opening: Opening, small: &Small, bytes: &[u8]) {
         let Small { size, modified, mode, token, root } = *small;
         let file = File { size, modified, mode, token: *token.as_bytes(), root: Some(root) };
+        let priority = self.responder.priority(opening.request);
         let is_wanted = opening.token.is_none_or(|wanted| wanted == token);
         if is_wanted && self.responder.whole(opening.request, &file, bytes, &mut self.output) {
+            self.rank = self.rank.max(priority);
             self.whole.push(Whole { permit: opening.permit, size, root });
         } else {
             self.open(opening, None);
@@ -131,6 +133,9 @@ impl Connection<'_> {
         let tree = version.tree();
         let (size, modified, mode) = (version.size(), version.modified(), version.mode());
         let account = transfer.map(|(transfer, have)| service.account(permit, transfer, size, have));
+        if let (Some(account), Some(priority)) = (&account, self.responder.priority(request)) {
+            account.moving().rank(priority);
+        }
         if account.is_none() {
             let (peer, name) = (permit.caller().peer(), permit.name().as_bytes());
             service.tell(&Event::Requested { peer, name });

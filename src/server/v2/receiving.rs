@@ -52,6 +52,7 @@ impl Connection<'_> {
     pub(super) fn hear_put(&mut self, request: RequestId, put: Put) -> Result<(), End> {
         self.check_whole()?;
         self.responder.claim(request)?;
+        self.taking.rank(Some(put.priority));
         // Its bytes are on their way, whatever is said of it.
         self.expect_whole(request, &put);
         let Some(permit) = self.permit(request, Verb::Put, &put.name) else { return Ok(()) };
@@ -94,6 +95,16 @@ impl Connection<'_> {
         self.may_change() && self.wholes.has_room() && self.has_room_for_arrivals() && self.has_room()
     }
 
+    /// Whether what comes is mostly bytes of files.
+    pub(super) fn takes_files(&self) -> bool {
+        self.following.is_some() || self.wholes.lack_bytes() || !self.puts.is_empty()
+    }
+
+    /// Whether files of others go first: then what this client brings is left in its socket for a moment.
+    pub(super) fn must_wait(&self) -> bool {
+        self.takes_files() && self.taking.may_now(1) == 0
+    }
+
     /// Whether something is due that only the client can bring.
     pub(super) fn lacks_input(&self) -> bool {
         self.following.is_some() || self.wholes.lack_bytes() || self.puts.lack_input()
@@ -106,7 +117,7 @@ impl Connection<'_> {
 
     /// Until when something has to come of what the client owes; none if it is not the client that is waited for.
     pub(super) fn demanded(&mut self) -> Option<Instant> {
-        if !self.lacks_input() || !self.may_hear() {
+        if !self.lacks_input() || !self.may_hear() || self.is_held {
             self.demanded = None;
             return None;
         }

@@ -51,6 +51,7 @@ impl Connection<'_> {
                     }
                     if let Some(small) = work.version.small() {
                         self.output.extend_from_slice(&head);
+                        self.rank = self.rank.max(self.responder.rank());
                         let start = usize::try_from(offset).unwrap_or(usize::MAX);
                         let end = start.saturating_add(usize::try_from(len).unwrap_or(usize::MAX));
                         self.output.extend_from_slice(small.get(start..end).unwrap_or_default());
@@ -60,6 +61,7 @@ impl Connection<'_> {
                         continue;
                     }
                     let file = Arc::clone(work.version.file());
+                    self.rank = self.rank.max(self.responder.rank());
                     match Wire::warm(&file, offset, len).await {
                         Ok(()) => self.output.extend_from_slice(&head),
                         Err(error) => {
@@ -81,6 +83,7 @@ impl Connection<'_> {
 
     /// Sends what was gathered; with `more` something follows at once.
     async fn write(&mut self, wire: &mut Wire, more: bool) -> Result<(), End> {
+        wire.rank(self.rank.take());
         wire.write_all(&self.output, more).await?;
         self.output.clear();
         for Whole { permit, size, root } in self.whole.drain(..) {

@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Farewell, Pace, WireEnd};
 use crate::limits::{LINGER_BYTES, LINGER_CHUNK, LINGER_TIMEOUT, WRITE_PROBE_INTERVAL};
+use crate::priority::Priority;
+use crate::server::precedence::Standing;
 use crate::server::rates::Throttle;
 use crate::service::live::Presence;
 use crate::storage::StoredFile;
@@ -23,6 +25,8 @@ pub(super) struct Socket {
     pace: Pace,
     /// Whom to ask before bytes are sent, where their rate is limited.
     throttle: Option<Throttle>,
+    /// Whose bytes go first.
+    standing: Standing,
     /// Where bytes are counted.
     presence: Arc<Presence>,
     /// Time spent waiting for the peer, and bytes that it took, since the pace was last looked at.
@@ -35,13 +39,19 @@ impl Socket {
         stream: TcpStream,
         pace: Pace,
         throttle: Option<Throttle>,
+        standing: Standing,
         presence: Arc<Presence>,
     ) -> Self {
         // On Linux it has inherited that from the listener. Only a matter of speed; a socket that
         // refuses it still works.
         #[cfg(not(target_os = "linux"))]
         let _ = stream.set_nodelay(true);
-        Self { stream, pace, throttle, presence, waited: Duration::ZERO, taken: 0 }
+        Self { stream, pace, throttle, standing, presence, waited: Duration::ZERO, taken: 0 }
+    }
+
+    /// What is sent from now on has this priority; none if it is no file.
+    pub(super) fn rank(&mut self, priority: Option<Priority>) {
+        self.standing.rank(priority);
     }
 
     /// As others see this connection.
@@ -118,9 +128,11 @@ impl Socket {
         Ok(sent.await? as u64)
     }
 
-    /// How many of so many bytes may be sent now. Where the rate is limited this waits for a turn; the
-    /// peer has nothing to do with that, so it is not counted as its slowness.
+    /// How many of so many bytes may be sent now. Where others go first, or the rate is limited, this waits for a
+    /// turn; the peer has nothing to do with that, so it is not counted as its slowness.
     async fn allowed(&mut self, wanted: usize) -> usize {
+        let some = self.standing.may(wanted as u64).await;
+        let wanted = usize::try_from(some).unwrap_or(wanted);
         match &mut self.throttle {
             None => wanted,
             Some(throttle) => usize::try_from(throttle.allow(wanted as u64).await).unwrap_or(wanted),
@@ -172,6 +184,7 @@ impl Socket {
     fn took(&mut self, count: u64) {
         self.taken += count;
         self.presence.sent(count);
+        self.standing.moved(count);
         if let Some(throttle) = &mut self.throttle {
             throttle.sent(count);
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use super::Live;
 use crate::control::{Cancelled, Direction, Running};
 use crate::limits::{CANCEL_GRACE, V2_LINKS_MAX};
 use crate::names::FileName;
+use crate::priority::Priority;
 use crate::service::access::Caller;
 use crate::service::accounts::TRANSFER_LEN;
 use crate::service::history::Dialect;
@@ -39,6 +40,7 @@ pub(crate) struct Moving {
     id: String,
     what: What,
     moved: AtomicU64,
+    priority: AtomicU8,
     began: Instant,
     /// The connections that take part in it, as far as they are of interest.
     peers: Mutex<BTreeSet<SocketAddr>>,
@@ -52,7 +54,8 @@ impl Moving {
         let peers = Mutex::new(BTreeSet::from([what.caller.peer()]));
         let (moved, began) = (AtomicU64::new(0), Instant::now());
         let (struck, cancelled) = (OnceLock::new(), CancellationToken::new());
-        Self { live, serial, id, what, moved, began, peers, struck, cancelled }
+        let priority = AtomicU8::new(Priority::default().number());
+        Self { live, serial, id, what, moved, priority, began, peers, struck, cancelled }
     }
 
     pub(in crate::service) fn serial(&self) -> u64 {
@@ -87,6 +90,11 @@ impl Moving {
         self.moved.fetch_add(count, Ordering::Relaxed);
     }
 
+    /// It is so urgent.
+    pub(crate) fn rank(&self, priority: Priority) {
+        self.priority.store(priority.number(), Ordering::Relaxed);
+    }
+
     /// Another connection takes part in it.
     pub(in crate::service) fn join(&self, peer: SocketAddr) {
         let mut peers = lock(&self.peers);
@@ -95,9 +103,9 @@ impl Moving {
         }
     }
 
-    /// Whether a connection takes part in it.
-    pub(in crate::service) fn is_of(&self, peer: SocketAddr) -> bool {
-        lock(&self.peers).contains(&peer)
+    /// Looks at each connection that takes part in it.
+    pub(in crate::service) fn each_peer(&self, look: impl FnMut(&SocketAddr)) {
+        lock(&self.peers).iter().for_each(look);
     }
 
     fn done(&self) -> u64 {
@@ -151,6 +159,7 @@ impl Moving {
             moved,
             seconds: elapsed.as_secs(),
             rate: u64::try_from(rate).unwrap_or(u64::MAX),
+            priority: self.priority.load(Ordering::Relaxed),
         }
     }
 

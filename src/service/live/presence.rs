@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use super::Live;
 use crate::control::Connected;
 use crate::keys::KeyName;
+use crate::service::control::IDLE;
 use crate::service::history::Dialect;
 use crate::service::lock;
 
@@ -84,7 +85,7 @@ impl Presence {
         self.received.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// What is said of it, without what it does.
+    /// What is said of it, as of one that moves nothing.
     pub(in crate::service) fn tell(&self) -> Connected {
         let said = lock(&self.said);
         let key = said.key.as_ref().map(ToString::to_string);
@@ -97,7 +98,7 @@ impl Presence {
             secure: self.is_secured.load(Ordering::Relaxed),
             since: format!("{:.0}", self.since),
             seconds: self.began.elapsed().as_secs(),
-            doing: String::new(),
+            doing: IDLE.to_owned(),
             transfers: Vec::new(),
             sent: self.sent.load(Ordering::Relaxed),
             received: self.received.load(Ordering::Relaxed),

@@ -222,7 +222,11 @@ impl Service {
         let opening = tokio::task::spawn_blocking(move || {
             let held =
                 service.open_part(upload.slot(), &permit, &offer, (reservation, claim), (gate, place))?;
-            upload.opened(held, |have| service.receiving(&permit, offer.transfer, offer.size, have))
+            upload.opened(held, |have| {
+                let account = service.receiving(&permit, offer.transfer, offer.size, have);
+                account.moving().rank(offer.priority);
+                account
+            })
         });
         opening.await.unwrap_or_else(|aborted| Err(UploadError::aborted(&aborted)))
     }

@@ -37,6 +37,7 @@ fn offer(attempt: u32, root: Option<Root>) -> Offer {
         root,
         transfer: [5; 16],
         attempt,
+        priority: crate::priority::Priority::default(),
     }
 }
 

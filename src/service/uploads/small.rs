@@ -171,6 +171,7 @@ impl Service {
         // An attempt before this one may still be at it.
         let _claim = self.inner.busy.claim_whole(&slot, (key, file.root)).await.ok_or(UploadError::Busy)?;
         let offer = Offer {
+            priority: crate::priority::Priority::default(),
             replace: file.replace,
             unless_same: file.unless_same,
             size: file.bytes.len() as u64,

@@ -183,8 +183,9 @@ impl Upload {
                 // Whoever takes over is told of like whoever begins. While it is being opened, that is still to come.
                 let has = if state.need == Need::Values { None } else { held.part.kept() };
                 let have = has.map_or(0, |kept| kept.has().bytes(self.size));
-                let transfer = state.offer.transfer;
-                state.account = Some(self.service.receiving(permit, transfer, self.size, have));
+                let account = self.service.receiving(permit, state.offer.transfer, self.size, have);
+                account.moving().rank(state.offer.priority);
+                state.account = Some(account);
             }
         }
         if let Some(account) = &state.account {

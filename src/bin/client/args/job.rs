@@ -148,7 +148,7 @@ fn moving_job(
     overwrite_default: OverwriteArg,
     common: Common,
 ) -> Result<Job, ArgsError> {
-    let Moving { overwrite, connections, limit_rate, checksum, progress } = moving;
+    let Moving { overwrite, connections, limit_rate, priority, checksum, progress } = moving;
     let limit_rate = limit_rate.map(|Rate(rate)| rate).filter(|&rate| rate > 0);
     if limit_rate.is_some_and(|rate| rate < CLIENT_RATE_MIN) {
         return wrong(&format!(
@@ -158,7 +158,7 @@ fn moving_job(
     }
     let mut job = common_job(task, files, common)?;
     job.progress = progress;
-    job.settings.limit_rate = limit_rate;
+    (job.settings.limit_rate, job.settings.priority) = (limit_rate, priority);
     job.settings.overwrite = match overwrite.unwrap_or(overwrite_default) {
         OverwriteArg::Never => Overwrite::Never,
         OverwriteArg::Different => Overwrite::Different,

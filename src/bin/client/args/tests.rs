@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oneport::client::{Backoff, KnownHosts, Overwrite, Protocol, Target, TlsMode};
+use oneport::control::Outcome;
 use oneport::limits::NAME_MAX;
 use oneport::pin::Pin;
 use oneport::tree::Root;

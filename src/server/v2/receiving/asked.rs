@@ -105,6 +105,7 @@ impl Connection<'_> {
             root: put.file.root,
             transfer: put.transfer,
             attempt: put.attempt,
+            priority: put.priority,
         };
         let (service, turns, own) = (self.context.service.clone(), self.openings.clone(), permit.clone());
         self.running.spawn(async move {
