@@ -146,25 +146,5 @@ fn first_free(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_free_number_is_found_with_few_looks_however_many_are_taken() {
-        for (first, used) in
-            [(1, 0), (1, 1), (1, 2), (1, 7), (1, 1000), (1, 1_000_000_007), (500, 499), (500, 1000)]
-        {
-            let mut looks = 0;
-            let found = first_free(first, |number| {
-                looks += 1;
-                Ok(number > used)
-            });
-            assert_eq!(found.unwrap(), first.max(used + 1), "{used} are taken");
-            assert!(looks <= 64, "{used} are taken: {looks} looks");
-        }
-        assert!(matches!(first_free(1, |_| Ok(false)), Err(UploadError::Exists)), "that has an end");
-        // Where some in between are free, one of them is found.
-        let found = first_free(1, |number| Ok(number.is_multiple_of(4))).unwrap();
-        assert!(found.is_multiple_of(4), "{found}");
-    }
-}
+#[path = "naming/tests.rs"]
+mod tests;

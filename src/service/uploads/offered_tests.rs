@@ -26,7 +26,7 @@ fn permit() -> Permit {
     Permit::unchecked(&peer.to_string(), "f")
 }
 
-fn offer(attempt: u32, root: Option<Root>) -> Offer {
+pub(super) fn offer(attempt: u32, root: Option<Root>) -> Offer {
     Offer {
         replace: false,
         unless_same: false,
@@ -79,7 +79,7 @@ async fn bring(hand: &Hand, run: std::ops::Range<u64>, byte: u8) -> Result<(), U
     Ok(())
 }
 
-async fn finish(hand: &mut Hand, byte: u8) -> Outcome {
+pub(super) async fn finish(hand: &mut Hand, byte: u8) -> Outcome {
     loop {
         match next(hand).await {
             Next::Run(run) => bring(hand, run, byte).await.unwrap(),

@@ -91,6 +91,11 @@ pub(super) struct Site {
 impl Site {
     /// With a key for each quota, and this limit of size.
     pub(super) fn new(quotas: &[Option<u64>], max: Option<u64>) -> Self {
+        Self::with(quotas, |access| access.with_upload_max(max))
+    }
+
+    /// With a key for each quota, and this besides.
+    pub(super) fn with(quotas: &[Option<u64>], more: impl FnOnce(Access) -> Access) -> Self {
         let (root, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let catalog = Fragile(Arc::new(SqliteCatalog::open(state.path()).unwrap()), Arc::default());
         let tokens: Vec<Token> =
@@ -101,7 +106,7 @@ impl Site {
             let key = Key { id, name: "a".parse().unwrap(), hash, grant, created, expires: None, quota };
             (id, Arc::new(key))
         });
-        let access = Access::new(Shelf(keys.collect()), false, Vec::new()).with_upload_max(max);
+        let access = more(Access::new(Shelf(keys.collect()), false, Vec::new()));
         let disk = LocalDisk::new(root.path(), &[]).unwrap();
         let service = Service::new(disk, catalog.clone(), Deaf, access);
         let local = Caller::new("127.0.0.1:7".parse().unwrap(), false);

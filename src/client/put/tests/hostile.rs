@@ -93,6 +93,11 @@ async fn what_a_server_says_to_have_stored_is_compared_with_what_it_was_given() 
     let error = error_of(|_, put, _| told(&ServerFrame::End(put, Some(Root::of(b"x")))), &settings()).await;
     assert!(matches!(error, FetchError::StoredOther { .. }), "{error}");
     assert_eq!(error.code(), Code::Checksum);
+    // Nor is what is no name believed to be one.
+    let named: Say =
+        |_, put, _| told(&ServerFrame::Stored(put, Root::of(b"x"), bytes::Bytes::from_static(b"../x")));
+    let error = error_of(named, &settings()).await;
+    assert!(matches!(error, FetchError::Violated { .. }), "{error}");
     // That it is there already is no answer to who did not ask.
     let error = error_of(|_, put, _| told(&ServerFrame::End(put, None)), &settings()).await;
     assert!(matches!(error, FetchError::Violated { .. }), "{error}");
