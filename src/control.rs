@@ -54,11 +54,13 @@ pub enum Direction {
     Download,
     /// From the client.
     Upload,
+    /// From one client to another one, which listens.
+    Push,
 }
 
 impl Direction {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Download, Self::Upload];
+    pub const ALL: [Self; 3] = [Self::Download, Self::Upload, Self::Push];
 
     /// What it is called.
     #[must_use]
@@ -66,6 +68,7 @@ impl Direction {
         match self {
             Self::Download => "download",
             Self::Upload => "upload",
+            Self::Push => "push",
         }
     }
 

@@ -507,6 +507,39 @@ pub const LOG_WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Longest name of a key, in bytes.
 pub const KEY_NAME_MAX: usize = 64;
+/// Longest name of somebody who listens for files, in bytes.
+pub const RECEIVER_MAX: usize = 64;
+/// Listeners of one server: each has a connection.
+pub const LISTENERS_MAX: usize = 4096;
+/// Listeners with one key.
+pub const LISTENERS_PER_KEY_MAX: usize = 1024;
+/// How long a connection that listens stays open with nothing said on it.
+pub const LISTEN_SILENCE_MAX: Duration = Duration::from_secs(90);
+/// How often a listener says that it is there.
+pub const LISTEN_PING_INTERVAL: Duration = Duration::from_secs(25);
+/// Files that a listener fetches at the same time.
+pub const LISTEN_FETCHES_MAX: usize = 4;
+/// Files that a listener has been told of and has not received: a server that tells of more is not listened to.
+pub const LISTEN_WAITING_MAX: usize = 1024;
+/// How often a listener tries again to fetch a file before the sender is told that it cannot.
+pub const LISTEN_FETCH_RETRIES: u32 = 3;
+/// Names that are tried for a file whose own name is taken: `name (1)`, `name (2)` and so on.
+pub const LISTEN_NAMES_MAX: u32 = 10_000;
+/// Files on their way to listeners, over all of a server.
+pub const PUSHES_MAX: usize = 4096;
+/// Files on their way to one listener.
+pub const PUSHES_PER_RECEIVER_MAX: usize = 256;
+/// How long a file waits for a listener that went away, for a sender that is there.
+pub const PUSH_ABSENT_MAX: Duration = Duration::from_secs(15 * 60);
+/// How long a listener may take to receive a file.
+pub const PUSH_WAIT_MAX: Duration = V2_WAIT_MAX;
+/// How long a file waits for a sender that went away.
+pub const PUSH_LINGER: Duration = Duration::from_secs(60);
+/// Files that were received, and are remembered for senders that have missed the answer.
+pub const PUSHES_REMEMBERED_MAX: usize = 1024;
+/// How long a file is kept on the server that neither a sender nor a listener goes on with.
+pub const PUSH_SPOOL_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Most keys of one server.
 pub const KEYS_MAX: usize = 10_000;
 /// Largest file of keys, in bytes: a thousand or two for each of them.

@@ -8,6 +8,11 @@ use std::fmt;
 use crate::limits::{COMPONENT_MAX, DEPTH_MAX, NAME_MAX};
 use crate::text;
 
+mod receiver;
+
+pub use receiver::{PUSH_ID_LEN, PushId, ReceiverName, ReceiverNameError};
+pub(crate) use receiver::{may_be_pushed, pushed_id};
+
 /// Name of the folder that holds a server's state; never served.
 pub const STATE_FOLDER: &str = ".oneport";
 

@@ -131,13 +131,15 @@ pub enum Verb {
     History,
     /// End somebody's transfer.
     Cancel,
-    /// Send this file to those who listen: to read it takes [`Self::Get`] besides.
+    /// Tell me of files that are sent to this receiver, and let me fetch them.
+    Listen,
+    /// Send this file to this receiver, or to those who listen over Conduit, for which it has to be read ([`Self::Get`]).
     Push,
 }
 
 impl Verb {
     /// All verbs.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Ping,
         Self::Stat,
         Self::Get,
@@ -149,6 +151,7 @@ impl Verb {
         Self::Clients,
         Self::History,
         Self::Cancel,
+        Self::Listen,
         Self::Push,
     ];
 
@@ -167,6 +170,7 @@ impl Verb {
             Self::Clients => "clients",
             Self::History => "history",
             Self::Cancel => "cancel",
+            Self::Listen => "listen",
             Self::Push => "push",
         }
     }
@@ -180,7 +184,7 @@ impl Verb {
             Self::Put => Some(Right::Write),
             Self::Remove | Self::Move => Some(Right::Delete),
             Self::Status | Self::Clients | Self::History | Self::Cancel => Some(Right::Admin),
-            Self::Push => Some(Right::Push),
+            Self::Listen | Self::Push => Some(Right::Push),
         }
     }
 }

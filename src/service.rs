@@ -29,6 +29,7 @@ pub(crate) mod incoming;
 pub(crate) mod listing;
 pub(crate) mod live;
 mod memory;
+pub(crate) mod pushes;
 mod registry;
 pub(crate) mod small;
 mod sweep;
@@ -47,6 +48,7 @@ use accounts::Accounts;
 use conduits::Conduits;
 use digests::{Digests, HashError, Priority};
 use live::Live;
+use pushes::Pushes;
 use small::Roots;
 use transfer::Transfer;
 use uploads::{Busy, Ledger, Uploads, Wholes};
@@ -68,6 +70,8 @@ struct Inner {
     roots: Roots,
     accounts: Accounts,
     uploads: Uploads,
+    /// Who listens, and what is on its way to them.
+    pushes: Pushes,
     /// Turns to list.
     listings: Arc<Semaphore>,
     /// What the keys have stored.
@@ -126,6 +130,7 @@ impl Service {
             roots: Roots::default(),
             accounts: Accounts::default(),
             uploads: Uploads::default(),
+            pushes: Pushes::default(),
             listings: Arc::new(Semaphore::new(LISTING_MAX)),
             busy: Busy::default(),
             wholes: Wholes::default(),

@@ -106,6 +106,19 @@ pub trait Storage: Send + Sync + 'static {
     /// If the store cannot be looked through. What cannot be removed stays.
     fn sweep(&self, older_than: Duration, is_owned: &dyn Fn(&Identity) -> bool) -> io::Result<Swept>;
 
+    /// Removes what is on its way to receivers and was given up: what has not been changed for `older_than`, no
+    /// receiver has locked, and `is_owned` does not know.
+    ///
+    /// # Errors
+    /// If that cannot be looked through. What cannot be removed stays.
+    fn sweep_pushed(
+        &self,
+        _older_than: Duration,
+        _is_owned: &dyn Fn(&FileName) -> bool,
+    ) -> io::Result<Swept> {
+        Ok(Swept::default())
+    }
+
     /// Names of regular files of at least `size` bytes, at most `count` of them.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ impl Audit {
                 );
             }
             Event::KeysReadable => info!(event = "keys-readable", "The keys can be read again"),
-            _ => {}
+            ref push => observe_push(push),
         }
     }
 
@@ -350,6 +350,50 @@ impl Audit {
             }
             _ => {}
         }
+    }
+}
+
+/// What happens to files that are sent to those who listen. Their bytes are told as those of any upload and download,
+/// under the name that they have on their way.
+fn observe_push(event: &Event<'_>) {
+    match *event {
+        Event::Listens { peer, key, receiver } => {
+            let with = with(key);
+            info!(
+                event = "listens", %peer, key = key.map(field::display), %receiver,
+                "Client {peer}{with} listens as {receiver}"
+            );
+        }
+        Event::ListensNoMore { peer, key, receiver } => {
+            let with = with(key);
+            info!(
+                event = "listens-no-more", %peer, key = key.map(field::display), %receiver,
+                "Client {peer}{with} does not listen as {receiver} any more"
+            );
+        }
+        Event::Pushing { peer, key, receiver, name, size, file } => {
+            let (name, with) = (logged(name.as_bytes()), with(key));
+            info!(
+                event = "pushing", %peer, key = key.map(field::display), %receiver, file = %name, size, spooled = %file,
+                "Client {peer}{with} sends '{name}' ({size} bytes) to {receiver}, by way of '{file}'"
+            );
+        }
+        Event::Delivered { peer, key, receiver, name, size, elapsed, root } => {
+            let (name, with, seconds) = (logged(name.as_bytes()), with(key), elapsed.as_secs_f64());
+            info!(
+                event = "delivered", %peer, key = key.map(field::display), %receiver, file = %name, size, seconds,
+                blake3 = %root,
+                "File '{name}' from {peer}{with} received by {receiver}: {size} bytes in {seconds:.3} s, BLAKE3 {root}"
+            );
+        }
+        Event::NotDelivered { peer, key, receiver, name, size, cause } => {
+            let (name, with, cause) = (logged(name.as_bytes()), with(key), logged(cause.as_bytes()));
+            warn!(
+                event = "not-delivered", %peer, key = key.map(field::display), %receiver, file = %name, size, %cause,
+                "File '{name}' from {peer}{with} was not received by {receiver}: {cause}"
+            );
+        }
+        _ => {}
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn make_state(state: &Path) -> Result<(), Failure> {
         .map_err(|error| cannot_use(state, &error))
 }
 
-fn cannot_use(state: &Path, error: &io::Error) -> Failure {
+pub(super) fn cannot_use(state: &Path, error: &io::Error) -> Failure {
     let text = format!(
         "cannot use the state folder {}: {}; choose another with --state",
         state.display(),

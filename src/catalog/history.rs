@@ -17,7 +17,8 @@ pub struct Transfer {
     pub dialect: String,
     /// Which way the bytes went.
     pub direction: Direction,
-    /// The file's name; of several small files that of the last one.
+    /// The file's name; of several small files that of the last one; of a push the receiver's name, `/`, and the
+    /// file's.
     pub name: Vec<u8>,
     /// How many files: more than one only for small ones.
     pub files: u64,

@@ -17,6 +17,7 @@ mod control;
 mod either;
 mod hello;
 mod list;
+mod push;
 mod put;
 mod server_frame;
 
@@ -24,6 +25,7 @@ pub use client_frame::{ByteRange, ClientFrame, Get, RangeError, Stat};
 pub use either::Frame;
 pub use hello::{Fields, Hello, HelloError, WELCOME_MAX, Welcome};
 pub use list::{Entries, List};
+pub use push::{Listen, Push, Pushed, Received};
 pub use put::{Form, Move, Put, Remove};
 pub use server_frame::{File, ServerFrame, Values, put_data_head};
 

@@ -72,6 +72,8 @@ enum DirectionArg {
     Download,
     /// From a client
     Upload,
+    /// From one client to another one
+    Push,
 }
 
 /// A moment of the past, or a time that has gone by since.
@@ -133,6 +135,7 @@ impl HistoryArgs {
             direction: self.direction.map(|direction| match direction {
                 DirectionArg::Download => Direction::Download,
                 DirectionArg::Upload => Direction::Upload,
+                DirectionArg::Push => Direction::Push,
             }),
             client: self.client.unwrap_or_default(),
             name: self.name.unwrap_or_default(),

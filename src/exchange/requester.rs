@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::codec::WireError;
 use crate::codec::v2::{
-    ClientFrame, Entries, ErrorCode, File, Get, List, Move, Put, Remove, RequestId, SERVER_FRAME_MAX,
-    ServerFrame, Stat, Values, Welcome,
+    ClientFrame, Entries, ErrorCode, File, Get, List, Listen, Move, Push, Pushed, Put, Remove, RequestId,
+    SERVER_FRAME_MAX, ServerFrame, Stat, Values, Welcome,
 };
 use crate::control::Question;
 use crate::limits::V2_WINDOW;
@@ -52,6 +52,8 @@ pub enum Heard {
     Stored(RequestId, Root, Bytes),
     /// The request has failed; number 0 stands for the whole connection.
     Failed(RequestId, ErrorCode, Bytes),
+    /// A file waits for whoever listens with this request.
+    Pushed(RequestId, Pushed),
     /// The answer to a PING.
     Pong(RequestId, [u8; 8]),
     /// Values came that bring a request on.
@@ -98,6 +100,8 @@ enum Due {
     Change,
     /// Something is asked of the server about itself.
     Control,
+    /// Files are told of until it fails.
+    Listening,
     /// Not wanted any more; what still comes is passed over: at most so many bytes of data.
     Cancelled(u64),
 }
@@ -161,6 +165,16 @@ impl Requester {
     pub fn put(&mut self, mut put: Put) -> ClientFrame {
         put.priority = self.priority.unwrap_or(put.priority);
         ClientFrame::Put(self.begin(Due::Change), put)
+    }
+
+    /// Offers a file to a receiver; the frame is to be sent. END says that it has it, and its root.
+    pub fn push(&mut self, push: Push) -> ClientFrame {
+        ClientFrame::Push(self.begin(Due::Change), push)
+    }
+
+    /// Listens for files; the frame is to be sent. It does not end but by an error.
+    pub fn listen(&mut self, listen: Listen) -> ClientFrame {
+        ClientFrame::Listen(self.begin(Due::Listening), listen)
     }
 
     /// Removes something; the frame is to be sent. END says that it is gone.
@@ -254,6 +268,11 @@ impl Requester {
                 self.requests.remove(&request).ok_or(UNKNOWN)?;
                 Ok(Heard::Failed(request, code, text))
             }
+            ServerFrame::Pushed(request, pushed) => match self.requests.get(&request) {
+                Some(Due::Listening) => Ok(Heard::Pushed(request, pushed)),
+                Some(Due::Cancelled(_)) => Ok(Heard::Nothing),
+                _ => Err(UNKNOWN),
+            },
             ServerFrame::Pong(request, bytes) => Ok(Heard::Pong(request, bytes)),
             ServerFrame::Wait(request) => {
                 self.requests.get(&request).ok_or(UNKNOWN)?;
@@ -286,7 +305,7 @@ impl Requester {
                 *due = Due::Arriving(Box::new(Arriving { verifier, size, root, values_only, values, block }));
             }
             Due::Arriving(_) => return Err(WireError::Order("a file is described twice")),
-            Due::Listing(_) | Due::Change | Due::Control => {
+            Due::Listing(_) | Due::Change | Due::Control | Due::Listening => {
                 return Err(WireError::Order("a file is described that was not asked for"));
             }
             Due::Cancelled(_) => return Ok(Heard::Nothing),
@@ -386,7 +405,9 @@ impl Requester {
             Due::Listing(_) => Ok(Heard::End { request, root: None, values: Vec::new() }),
             Due::Change | Due::Control => Ok(Heard::End { request, root, values: Vec::new() }),
             Due::Cancelled(_) => Ok(Heard::Nothing),
-            Due::Stat | Due::Get(_) => Err(WireError::Order("a request ends before it has begun")),
+            Due::Stat | Due::Get(_) | Due::Listening => {
+                Err(WireError::Order("a request ends before it has begun"))
+            }
         }
     }
 

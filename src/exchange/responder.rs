@@ -240,6 +240,9 @@ impl Responder {
             ClientFrame::Auth(_) | ClientFrame::Unknown => Ok(()),
             // Nor does it know how anything is changed.
             ClientFrame::Put(..)
+            | ClientFrame::Listen(..)
+            | ClientFrame::Push(..)
+            | ClientFrame::Received(..)
             | ClientFrame::Remove(..)
             | ClientFrame::Move(..)
             | ClientFrame::Control(..)

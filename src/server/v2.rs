@@ -37,6 +37,7 @@ use crate::service::digests::HashError;
 use crate::service::history::Small;
 use crate::service::listing::ListingError;
 use crate::service::live::Presence;
+use crate::service::pushes::Delivery;
 use crate::service::small::{Lane, Reading};
 use crate::service::uploads::{Begun, Room, Stored, UploadError};
 use crate::service::versions::{self, Version};
@@ -49,12 +50,14 @@ mod control;
 mod hearing;
 mod listing;
 mod opening;
+mod pushing;
 mod receiving;
 mod sending;
 
 use control::Controls;
 use listing::Listing;
 use opening::Opening;
+use pushing::Pushing;
 use receiving::{Following, Kept, Puts, Wholes};
 use sending::Whole;
 
@@ -93,10 +96,8 @@ pub(super) async fn serve(
     let ended = match ended {
         Ok(()) => connection.run(wire).await,
         Err(end) => Err(end),
-    };
-    if let Err(end) = &ended {
-        connection.blame(&end.to_string());
     }
+    .inspect_err(|end| connection.blame(&end.to_string()));
     context.service.note_small(&connection.sent_small);
     context.service.note_small(&connection.taken_small);
     if matches!(ended, Err(End::NotAccepted(_))) {
@@ -164,6 +165,8 @@ enum Done {
     Offered(RequestId, Result<Begun, UploadError>),
     Kept(Option<Kept>),
     Stirred(RequestId),
+    Announce,
+    Delivered(RequestId, Delivery),
     Roomed(Room),
     Stored(RequestId, Permit, u64, Result<(Stored, Option<FileName>), UploadError>),
     Paged(RequestId, Result<Page, ControlError>),
@@ -204,6 +207,8 @@ struct Connection<'a> {
     cancels: watch::Receiver<()>,
     /// As others see this connection.
     presence: Arc<Presence>,
+    /// Files for those who listen, and whether this client does.
+    pushing: Pushing,
     /// Bytes that have come in.
     came: u64,
     /// Since when the client owes something, and what had come by then.
@@ -268,6 +273,7 @@ impl<'a> Connection<'a> {
             changing: BTreeSet::new(),
             wholes: Wholes::default(),
             puts: Puts::default(),
+            pushing: Pushing::default(),
             controls: Controls::default(),
             cancels: context.service.live().cancels(),
             presence: Arc::clone(wire.presence()),
@@ -304,7 +310,7 @@ impl Connection<'_> {
             has_moved |= self.do_asks();
             if has_moved {
                 active = Instant::now();
-            } else if bytes && active.elapsed() < self.context.settings.idle_timeout {
+            } else if bytes && active.elapsed() < self.idle_timeout() {
                 // Parts of a frame, which do not keep a connection open by themselves.
             } else if self.input_ended && self.is_idle() {
                 return Ok(());
@@ -318,7 +324,7 @@ impl Connection<'_> {
 
     /// Waits until something can be done.
     async fn wait(&mut self, wire: &mut Wire, active: Instant) -> Result<(), End> {
-        let idle_timeout = self.context.settings.idle_timeout;
+        let idle_timeout = self.idle_timeout();
         let tick = self.responder.deadline().map(Instant::from_std);
         let is_idle = self.is_idle();
         let still_at = self.still_at();
@@ -455,6 +461,8 @@ impl Connection<'_> {
             Done::Offered(request, begun) => self.offered(request, begun),
             Done::Kept(kept) => self.kept(kept),
             Done::Stirred(request) => self.go_on(request),
+            Done::Announce => self.announce(),
+            Done::Delivered(request, delivery) => self.delivered(request, delivery),
             Done::Roomed(room) => self.roomed(room),
             Done::Stored(request, permit, size, stored) => self.stored(request, &permit, size, stored),
             Done::Paged(request, made) => self.paged(request, made),

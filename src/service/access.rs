@@ -19,7 +19,7 @@ use super::uploads::{Naming, ToName};
 use super::{Event, Service, lock};
 use crate::keys::{Key, KeyName, KeyStore, NoKeys};
 use crate::limits::PLAINTEXT_WARNED_MAX;
-use crate::names::{FileName, NameError};
+use crate::names::{self, FileName, NameError};
 use crate::rights::{Grant, Right, Rights, Verb};
 use crate::text;
 use crate::token::{KeyId, Token, TokenError, TokenHash};
@@ -242,9 +242,21 @@ impl Permit {
 impl Service {
     /// Whether `caller` may do `verb` to the file `name`, as bytes that nobody has looked at yet.
     pub(crate) fn permit(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<Permit, Denied> {
+        if names::may_be_pushed(name)
+            && matches!(verb, Verb::Get | Verb::Stat)
+            && let Some(file) = self.pushed_file(caller, name)
+        {
+            self.check(caller, verb, file.as_bytes())?;
+            return Ok(Permit { caller: caller.clone(), name: file });
+        }
         self.check(caller, verb, name)?;
         let name = FileName::parse(name).map_err(Denied::Name)?;
         Ok(Permit { caller: caller.clone(), name })
+    }
+
+    /// What a sender needs to bring a file for a receiver; [`Self::push`] has looked whether it may.
+    pub(super) fn permit_pushed(&self, caller: &Caller, file: &FileName) -> Permit {
+        Permit { caller: caller.clone(), name: file.clone() }
     }
 
     /// As [`Self::permit`], to list a folder: the root if the name is empty.
@@ -268,6 +280,11 @@ impl Service {
     /// Whether what a caller was permitted to do is still permitted to it: to be asked now and then by
     /// whatever takes long. A refusal is told to the observer.
     pub(crate) fn check(&self, caller: &Caller, verb: Verb, name: &[u8]) -> Result<(), Denied> {
+        if names::may_be_pushed(name)
+            && let Some((verb, receiver)) = self.stands_for(caller, verb, name)
+        {
+            return self.check(caller, verb, receiver.as_str().as_bytes());
+        }
         let Some(right) = verb.needs() else { return Ok(()) };
         let allowed = match &caller.key {
             _ if self.inner.access.everybody.allows(right, name) => Ok(()),

@@ -230,6 +230,10 @@ impl Account {
     /// Notes in the history how it ended.
     fn note(&self, state: &State, cause: Option<&str>) {
         let Self { ref caller, ref name, size, .. } = *self;
+        if name.is_pushed() {
+            // Half of a push, which is noted as a whole.
+            return;
+        }
         let name = state.given.as_ref().unwrap_or(name);
         let direction = self.way.direction();
         let (moved, elapsed) = (state.sent, state.last - state.began);

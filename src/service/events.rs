@@ -10,7 +10,7 @@ use super::history::Dialect;
 use crate::control::Direction;
 use crate::digest::{Digest, Md5};
 use crate::keys::KeyName;
-use crate::names::FileName;
+use crate::names::{FileName, ReceiverName};
 use crate::rights::Verb;
 use crate::storage::{Removed, Swept};
 use crate::tree::Root;
@@ -345,6 +345,71 @@ pub enum Event<'a> {
         elapsed: Duration,
         /// What was stored.
         root: Root,
+    },
+    /// A client listens for files from now on.
+    Listens {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The name under which it listens.
+        receiver: &'a ReceiverName,
+    },
+    /// A client does not listen any more.
+    ListensNoMore {
+        /// The peer's address.
+        peer: SocketAddr,
+        /// The key that it has shown.
+        key: Option<&'a KeyName>,
+        /// The name under which it listened.
+        receiver: &'a ReceiverName,
+    },
+    /// A client sends a file to one who listens.
+    Pushing {
+        /// The sender's address.
+        peer: SocketAddr,
+        /// The key that the sender has shown.
+        key: Option<&'a KeyName>,
+        /// Who is to get it.
+        receiver: &'a ReceiverName,
+        /// What the sender calls it.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// Under which name it is told of while it is on its way.
+        file: &'a FileName,
+    },
+    /// A receiver has a file that was sent to it, whole and verified.
+    Delivered {
+        /// The sender's address.
+        peer: SocketAddr,
+        /// The key that the sender has shown.
+        key: Option<&'a KeyName>,
+        /// Who has it.
+        receiver: &'a ReceiverName,
+        /// What the sender calls it.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// From the sender's first word until the receiver's last one.
+        elapsed: Duration,
+        /// The digest that the receiver has found.
+        root: Root,
+    },
+    /// A receiver has not got a file that was sent to it.
+    NotDelivered {
+        /// The sender's address.
+        peer: SocketAddr,
+        /// The key that the sender has shown.
+        key: Option<&'a KeyName>,
+        /// Who was to get it.
+        receiver: &'a ReceiverName,
+        /// What the sender calls it.
+        name: &'a FileName,
+        /// Its size in bytes.
+        size: u64,
+        /// Why.
+        cause: &'a str,
     },
     /// A file has not come in to its end.
     UploadCut {

@@ -3,13 +3,13 @@
 //! A server that has no keys takes no uploads, and touches nothing.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Event, Service};
-use crate::limits::SWEEP_INTERVAL;
+use crate::limits::{PUSH_SPOOL_AGE, SWEEP_INTERVAL};
+use crate::names::FileName;
 use crate::storage::Swept;
 
 impl Service {
@@ -27,9 +27,15 @@ impl Service {
     }
 
     async fn sweep_once(&self, older_than: Duration) {
-        let inner = Arc::clone(&self.inner);
+        let service = self.clone();
         // Whoever receives holds a lock on what it receives, which the store looks at.
-        let swept = tokio::task::spawn_blocking(move || inner.storage.sweep(older_than, &|_| false));
+        let swept = tokio::task::spawn_blocking(move || {
+            let storage = &service.inner.storage;
+            let is_owned = |file: &FileName| service.is_on_its_way(file);
+            let pushed = storage.sweep_pushed(older_than.min(PUSH_SPOOL_AGE), &is_owned)?;
+            let swept = storage.sweep(older_than, &|_| false)?;
+            Ok(Swept { files: swept.files + pushed.files, bytes: swept.bytes + pushed.bytes })
+        });
         match swept.await.unwrap_or_else(|aborted| Err(io::Error::other(aborted))) {
             Ok(Swept { files: 0, .. }) => {}
             Ok(swept) => self.tell(&Event::Swept { swept }),

@@ -97,6 +97,11 @@ impl Service {
         turn: Option<Arc<OwnedSemaphorePermit>>,
     ) -> Result<Arc<Version>, ServiceError> {
         let (versions, name) = (&self.inner.versions, permit.name());
+        if name.is_pushed()
+            && let Some(version) = self.pushed_version(name)
+        {
+            return Ok(version);
+        }
         if let Some(version) = wanted.and_then(|token| versions.still_open(name, token)) {
             return Ok(version);
         }

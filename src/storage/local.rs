@@ -31,6 +31,7 @@ use crate::staged::{NewFolders, Place as StagePlace};
 
 mod change;
 mod listing;
+mod pushed;
 mod removal;
 mod survey;
 mod sweep;
@@ -55,6 +56,8 @@ const FILE: OFlags = OFlags::RDONLY
 pub struct LocalDisk {
     root: PathBuf,
     hidden: Vec<PathBuf>,
+    /// Where files lie that are on their way to receivers; they have names that no peer can say.
+    pushed: Option<PathBuf>,
     /// Folders that were made here a moment ago.
     new: Arc<NewFolders>,
 }
@@ -79,8 +82,21 @@ impl LocalDisk {
         Ok(Self {
             root: std::path::absolute(root)?,
             hidden: hidden.iter().map(std::path::absolute).collect::<io::Result<_>>()?,
+            pushed: None,
             new: Arc::default(),
         })
+    }
+
+    /// Keeps files that are on their way to receivers in this folder, which is made if it is missing. It should be one
+    /// that nobody else can look into, and lie beneath a hidden one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn with_pushed(self, folder: &Path) -> io::Result<Self> {
+        match fileops::create_private_folder(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(Self { pushed: Some(std::path::absolute(folder)?), ..self }),
+        }
     }
 
     /// Opens a file that lies in the root itself with one call instead of three. No folder is passed
@@ -194,11 +210,21 @@ impl Storage for LocalDisk {
     }
 
     fn settle(&self) -> io::Result<()> {
+        // It may be another file system.
+        if let Some(pushed) = &self.pushed {
+            fileops::sync_file_system(&File::open(pushed)?)?;
+        }
         fileops::sync_file_system(&File::open(&self.root)?)
     }
 
     fn sweep(&self, older_than: Duration, is_owned: &dyn Fn(&Identity) -> bool) -> io::Result<Swept> {
         sweep::sweep(self, older_than, is_owned)
+    }
+
+    fn sweep_pushed(&self, older_than: Duration, is_owned: &dyn Fn(&FileName) -> bool) -> io::Result<Swept> {
+        self.pushed
+            .as_deref()
+            .map_or(Ok(Swept::default()), |folder| pushed::sweep(folder, older_than, is_owned))
     }
 
     fn large_files(&self, size: u64, count: usize) -> io::Result<Vec<FileName>> {
@@ -234,7 +260,22 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(disk: &'a LocalDisk, name: &FileName, patience: Patience) -> Result<Self, OpenError> {
-        Self::along(disk, name.components(), patience)
+        Self::part_of(disk, name, usize::MAX, patience)
+    }
+
+    /// A walk along the first `count` components of a name.
+    fn part_of(
+        disk: &'a LocalDisk,
+        name: &FileName,
+        count: usize,
+        patience: Patience,
+    ) -> Result<Self, OpenError> {
+        let components = name.components().take(count);
+        match &disk.pushed {
+            // Such a name begins with a component that stands for the folder where it lies.
+            Some(pushed) if name.is_pushed() => Self::from(disk, pushed, components.skip(1), patience),
+            _ => Self::along(disk, components, patience),
+        }
     }
 
     /// A walk along components, each of which is one of a [`FileName`].
@@ -243,7 +284,16 @@ impl<'a> Walk<'a> {
         components: impl Iterator<Item = &'n [u8]>,
         patience: Patience,
     ) -> Result<Self, OpenError> {
-        let root = open(CWD, disk.root.as_path(), FOLDER, patience).map_err(open_error)?;
+        Self::from(disk, &disk.root, components, patience)
+    }
+
+    fn from<'n>(
+        disk: &'a LocalDisk,
+        root: &Path,
+        components: impl Iterator<Item = &'n [u8]>,
+        patience: Patience,
+    ) -> Result<Self, OpenError> {
+        let root = open(CWD, root, FOLDER, patience).map_err(open_error)?;
         let mut ahead: Vec<_> = components.map(<[u8]>::to_vec).collect();
         ahead.reverse();
         Ok(Self { disk, patience, folders: vec![root], ahead, links: 0 })

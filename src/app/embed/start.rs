@@ -40,6 +40,9 @@ use crate::service::{Access, Event, Observer, Service};
 use crate::storage::local::LocalDisk;
 use crate::tls::{Identity, Serving};
 
+/// Name of the folder of the state where files lie that are on their way to those who listen.
+const PUSHED_FOLDER: &str = "push";
+
 /// A server that has all it needs and does not serve yet. What it has claimed is given back when it is dropped.
 pub struct Claimed {
     builder: ServerBuilder,
@@ -61,6 +64,9 @@ impl Claimed {
         // Others are told of paths, and the program may go to another folder meanwhile.
         let root = std::path::absolute(&builder.root).map_err(unserved)?;
         let lock = folders::claim_state(&builder.state).map_err(StartError::State)?;
+        let disk = disk
+            .with_pushed(&builder.state.join(PUSHED_FOLDER))
+            .map_err(|error| StartError::State(folders::cannot_use(&builder.state, &error)))?;
         let keys = KeyFile::new(&builder.state);
         keys.check().map_err(|error| StartError::Keys(Failure::new(error.code(), error)))?;
         let access = Access::new(keys, builder.require_key, builder.plaintext_keys.clone())

@@ -5,6 +5,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::control;
+use super::push::{Listen, Push, Received};
 use super::put::{Move, Put, Remove};
 use super::server_frame::{decode_data_head, put_head_of};
 use super::{
@@ -30,6 +31,9 @@ const REMOVE: u8 = 0x09;
 const MOVE: u8 = 0x0a;
 const BYTES: u8 = 0x0b;
 const CONTROL: u8 = 0x0c;
+const LISTEN: u8 = 0x0d;
+const PUSH: u8 = 0x0e;
+const RECEIVED: u8 = 0x0f;
 
 const STAT_ROOT: u8 = 1;
 const GET_PROVEN: u8 = 1;
@@ -71,6 +75,12 @@ pub enum ClientFrame {
     },
     /// What is asked of the server about itself.
     Control(RequestId, Question),
+    /// Tell me of files that are sent to this receiver.
+    Listen(RequestId, Listen),
+    /// Here is a file: fetch it, and give it to this receiver.
+    Push(RequestId, Push),
+    /// What has come of a file of which a listener was told.
+    Received(RequestId, Received),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -203,6 +213,9 @@ impl ClientFrame {
             REMOVE => Ok(Self::Remove(request, Remove::parse(&mut body)?)),
             MOVE => Ok(Self::Move(request, Move::parse(&mut body)?)),
             CONTROL => Ok(Self::Control(request, control::parse(&mut body)?)),
+            LISTEN => Ok(Self::Listen(request, Listen::parse(&mut body)?)),
+            PUSH => Ok(Self::Push(request, Push::parse(&mut body)?)),
+            RECEIVED => Ok(Self::Received(request, Received::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -239,6 +252,18 @@ impl ClientFrame {
             Self::Put(request, put) => {
                 put.check()?;
                 put_frame(PUT, *request, dst, |dst| put.put(dst));
+            }
+            Self::Listen(request, listen) => {
+                listen.check()?;
+                put_frame(LISTEN, *request, dst, |dst| listen.put(dst));
+            }
+            Self::Push(request, push) => {
+                push.check()?;
+                put_frame(PUSH, *request, dst, |dst| push.put(dst));
+            }
+            Self::Received(request, received) => {
+                received.check()?;
+                put_frame(RECEIVED, *request, dst, |dst| received.put(dst));
             }
             Self::Remove(request, remove) => {
                 check_name(&remove.name)?;

@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 
 use super::{
     Body, DATA_FRAME_MAX, DATA_HEAD_LEN, DATA_MAX, ERROR_TEXT_MAX, Entries, ErrorCode, HEAD_LEN, LENGTH_LEN,
-    OFFSET_LEN, OPTIONAL_KIND, PAIRS_MAX, RawFrame, RequestId, SERVER_FRAME_MAX, Token, WELCOME_MAX, Welcome,
-    peek_head, put_frame, take_frame,
+    OFFSET_LEN, OPTIONAL_KIND, PAIRS_MAX, Pushed, RawFrame, RequestId, SERVER_FRAME_MAX, Token, WELCOME_MAX,
+    Welcome, peek_head, put_frame, take_frame,
 };
 use crate::codec::WireError;
 use crate::limits::{BLOCKS_MAX, NAME_MAX};
@@ -21,6 +21,7 @@ const PONG: u8 = 0x47;
 const WAIT: u8 = 0x48;
 const ENTRIES: u8 = 0x49;
 const RECORD: u8 = 0x4a;
+const PUSHED: u8 = 0x4b;
 
 const HAS_ROOT: u8 = 1;
 const HAS_NAME: u8 = 2;
@@ -32,7 +33,7 @@ pub(super) const MODE_BITS: u32 = 0o777;
 
 /// Whether a frame of this kind tells something, and asks for nothing.
 pub(super) fn is_told(kind: u8) -> bool {
-    (WELCOME..=RECORD).contains(&kind)
+    (WELCOME..=PUSHED).contains(&kind)
 }
 
 /// A frame of a server.
@@ -68,6 +69,8 @@ pub enum ServerFrame {
     Entries(RequestId, Entries),
     /// Something that the server says of itself: a JSON object, as text that nobody has looked at yet.
     Record(RequestId, Bytes),
+    /// A file waits for a listener.
+    Pushed(RequestId, Pushed),
     /// An optional frame that is not known here.
     Unknown,
 }
@@ -129,6 +132,7 @@ impl ServerFrame {
             WAIT => Ok(Self::Wait(request)),
             ENTRIES => Ok(Self::Entries(request, Entries::parse(&mut body)?)),
             RECORD => Ok(Self::Record(request, body.0)),
+            PUSHED => Ok(Self::Pushed(request, Pushed::parse(&mut body)?)),
             optional if optional & OPTIONAL_KIND != 0 => Ok(Self::Unknown),
             unknown => Err(WireError::Kind(unknown)),
         }
@@ -159,6 +163,7 @@ impl ServerFrame {
             Self::Entries(request, entries) => put_frame(ENTRIES, *request, dst, |dst| entries.put(dst)),
             // One that is longer than a frame would be refused by any receiver; none is.
             Self::Record(request, json) => put_frame(RECORD, *request, dst, |dst| dst.put_slice(json)),
+            Self::Pushed(request, pushed) => put_frame(PUSHED, *request, dst, |dst| pushed.put(dst)),
             Self::Unknown => {}
         }
     }
@@ -238,13 +243,13 @@ fn end(request: RequestId, body: &mut Body) -> Result<ServerFrame, WireError> {
     Ok(ServerFrame::Stored(request, root, body.bytes(len)?))
 }
 
-fn root(body: &mut Body) -> Result<Option<Root>, WireError> {
+pub(super) fn root(body: &mut Body) -> Result<Option<Root>, WireError> {
     let flags = body.u8()?;
     let bytes = body.array()?;
     Ok((flags & HAS_ROOT != 0).then(|| Root::from_bytes(bytes)))
 }
 
-fn put_root(root: Option<Root>, dst: &mut BytesMut) {
+pub(super) fn put_root(root: Option<Root>, dst: &mut BytesMut) {
     dst.put_u8(if root.is_some() { HAS_ROOT } else { 0 });
     dst.put_slice(&root.map_or([0; HASH_LEN], |root| *root.as_bytes()));
 }

@@ -210,6 +210,56 @@ fn what_is_asked_of_the_server_about_itself_is_as_specified_at_every_split() {
 }
 
 #[test]
+fn what_goes_to_those_who_listen_is_as_specified_at_every_split() {
+    let put = || Put { replace: false, ..put(Form::Asked) };
+    let (root, id) = (Root::of(b"hello"), bytes(0x31));
+    let received = [Ok(root), Err((Code::Exists.into(), "no".into()))]
+        .map(|outcome| ClientFrame::Received(1, Received { id, outcome }));
+    for (label, frames) in [
+        ("listen", vec![ClientFrame::Listen(1, Listen { receiver: "a".into() })]),
+        ("push", vec![ClientFrame::Push(1, Push { receiver: "a".into(), put: put() })]),
+        ("received", received.to_vec()),
+    ] {
+        let mut wire = BytesMut::new();
+        frames.iter().for_each(|frame| frame.encode(&mut wire).unwrap());
+        assert_eq!(wire, vector(label), "{label}: {wire:02x?}");
+        at_every_split(&wire, ClientFrame::decode, &frames);
+    }
+    let pushed = Pushed { id, file: put().file, name: "x".into(), from: "b".into() };
+    let mut wire = BytesMut::new();
+    ServerFrame::Pushed(1, pushed.clone()).encode(&mut wire);
+    assert_eq!(wire, vector("pushed"), "{wire:02x?}");
+    at_every_split(&wire, Frame::decode, &[Frame::Tells(ServerFrame::Pushed(1, pushed.clone()))]);
+}
+
+#[test]
+fn what_goes_to_those_who_listen_contradicts_itself_nowhere() {
+    for form in [Form::Whole, Form::Folder] {
+        let mut whole = put(form);
+        whole.file.size = 0;
+        let push = ClientFrame::Push(1, Push { receiver: "a".into(), put: whole });
+        assert!(push.encode(&mut BytesMut::new()).is_err(), "{form:?}");
+    }
+    let mut wire = client(&ClientFrame::Push(1, Push { receiver: "a".into(), put: put(Form::Asked) }));
+    // The flags of what is put.
+    wire[12] |= 4;
+    assert!(ClientFrame::decode(&mut wire).is_err(), "all bytes at once");
+    let file = File { root: None, ..put(Form::Asked).file };
+    let mut wire = BytesMut::new();
+    let pushed = Pushed { id: bytes(1), file, name: "x".into(), from: "b".into() };
+    ServerFrame::Pushed(1, pushed).encode(&mut wire);
+    assert!(ServerFrame::decode(&mut wire).is_err(), "without a root");
+    let failure = Received { id: bytes(1), outcome: Err((ErrorCode(0), "well".into())) };
+    assert!(
+        ClientFrame::Received(1, failure).encode(&mut BytesMut::new()).is_err(),
+        "a failure that is none"
+    );
+    let mut wire = client(&ClientFrame::Received(1, Received { id: bytes(1), outcome: Ok(Root::of(b"")) }));
+    wire[27] = 0;
+    assert!(ClientFrame::decode(&mut wire).is_err(), "received, and no root");
+}
+
+#[test]
 fn what_is_offered_contradicts_itself_nowhere() {
     let offered = |change: &dyn Fn(&mut Put)| {
         let mut put = put(Form::Asked);

@@ -95,7 +95,8 @@ impl Connection<'_> {
     /// When the client is to be told that this end is still at what it waits for.
     pub(super) fn still_at(&mut self) -> Option<Instant> {
         let is_at_nothing = self.changing.is_empty() && self.controls.is_empty();
-        if is_at_nothing && self.wholes.in_hand().next().is_none() {
+        if is_at_nothing && self.wholes.in_hand().next().is_none() && self.pushing.waiting().next().is_none()
+        {
             self.still_at = None;
         } else {
             self.still_at.get_or_insert_with(|| Instant::now() + V2_WAIT_INTERVAL);
@@ -109,8 +110,9 @@ impl Connection<'_> {
         if self.still_at.is_some_and(|at| at <= now) {
             self.still_at = Some(now + V2_WAIT_INTERVAL);
             let (puts, wholes) = (self.puts.numbers(), self.wholes.in_hand());
-            let controls = self.controls.numbers();
-            let waiting = self.changing.iter().copied().chain(puts).chain(wholes).chain(controls);
+            let (controls, pushes) = (self.controls.numbers(), self.pushing.waiting());
+            let waiting =
+                self.changing.iter().copied().chain(puts).chain(wholes).chain(controls).chain(pushes);
             let waiting: Vec<_> = waiting.collect();
             waiting.into_iter().for_each(|request| self.tell(&ServerFrame::Wait(request)));
         }

@@ -102,6 +102,12 @@ impl Connection<'_> {
                 Ok(())
             }
             ClientFrame::Put(request, put) => self.hear_put(request, put),
+            ClientFrame::Listen(request, listen) => self.hear_listen(request, &listen),
+            ClientFrame::Push(request, push) => self.hear_push(request, push),
+            ClientFrame::Received(request, received) => {
+                self.hear_received(request, received);
+                Ok(())
+            }
             ClientFrame::Remove(request, remove) => self.hear_remove(request, &remove),
             ClientFrame::Move(request, names) => self.hear_move(request, &names),
             ClientFrame::Bytes { request, offset, len } => self.hear_bytes(request, offset, len),

@@ -65,7 +65,7 @@ impl Connection<'_> {
     }
 
     /// Tells that a file is stored, and under which name if that is not the one that was asked for.
-    fn tell_stored(&mut self, request: RequestId, root: Root, given: Option<&FileName>) {
+    pub(super) fn tell_stored(&mut self, request: RequestId, root: Root, given: Option<&FileName>) {
         self.tell(&match given {
             Some(name) => ServerFrame::Stored(request, root, Bytes::copy_from_slice(name.as_bytes())),
             None => ServerFrame::End(request, Some(root)),
@@ -85,6 +85,7 @@ impl Connection<'_> {
     pub(super) fn give_up(&mut self, request: RequestId) -> bool {
         // Something that is changed already is changed; the client hears how it ended.
         self.changing.contains(&request)
+            || self.give_up_push(request)
             || self.give_up_put(request)
             || self.give_up_whole(request)
             || self.give_up_control(request)
@@ -146,6 +147,10 @@ impl Connection<'_> {
 
     /// Whether nothing is being put, removed or moved, and nothing is asked of the server about itself.
     pub(super) fn changes_nothing(&self) -> bool {
-        self.changing.is_empty() && self.wholes.is_empty() && self.puts.is_empty() && self.controls.is_empty()
+        self.changing.is_empty()
+            && self.wholes.is_empty()
+            && self.puts.is_empty()
+            && self.controls.is_empty()
+            && self.pushing.is_empty(self.input_ended)
     }
 }

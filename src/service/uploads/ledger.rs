@@ -264,6 +264,11 @@ impl Service {
         size: u64,
         reservation: Reservation,
     ) -> Result<(), UploadError> {
+        if permit.name().is_pushed() {
+            // It counts as long as it is on its way, and belongs to nobody afterwards.
+            self.keep_reservation(permit.name(), reservation);
+            return Ok(());
+        }
         let counts = reservation.counts();
         match self.inner.ledger.write(vec![Entry::stored(permit, size, reservation)]) {
             Err(error) if counts => Err(unwritable(error)),

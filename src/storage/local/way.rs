@@ -63,7 +63,7 @@ impl LocalDisk {
     /// The way to the folder that holds a name.
     pub(super) fn way_above(&self, name: &FileName, make: bool) -> Result<End, ChangeError> {
         let count = name.components().count();
-        let way = Walk::along(self, name.components().take(count - 1), Patience::Waits)?;
+        let way = Walk::part_of(self, name, count - 1, Patience::Waits)?;
         let end = way.end_in_folder(make.then_some(IMPLIED_MODE))?;
         if self.is_own_name(&end.folder, name.base())? {
             return Err(OpenError::Refused("it is one of the server's own files").into());
@@ -73,7 +73,7 @@ impl LocalDisk {
 
     /// The way to a folder, which is made with `mode` if it is missing.
     pub(super) fn way_to(&self, name: &FileName, mode: u32) -> Result<End, ChangeError> {
-        Walk::along(self, name.components(), Patience::Waits)?.end_in_folder(Some(mode))
+        Walk::new(self, name, Patience::Waits)?.end_in_folder(Some(mode))
     }
 
     /// Whether a name in an open folder is that of one of the server's own folders, be it there or not.
@@ -112,7 +112,10 @@ impl LocalDisk {
 
     /// What is shown of a name.
     pub(super) fn shown_path(&self, name: &FileName) -> PathBuf {
-        self.root.join(OsStr::from_bytes(name.as_bytes()))
+        match &self.pushed {
+            Some(pushed) if name.is_pushed() => pushed.join(OsStr::from_bytes(name.base())),
+            _ => self.root.join(OsStr::from_bytes(name.as_bytes())),
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(in crate::server::v2) struct Puts {
 
 pub(super) struct Upload {
     pub(super) put: Put,
-    permit: Permit,
+    pub(super) permit: Permit,
     /// None as long as it is looked at.
     pub(super) hand: Option<Hand>,
     pending: VecDeque<RequestId>,
@@ -68,6 +68,11 @@ impl Puts {
         self.puts.keys().copied()
     }
 
+    /// Whether there is one of this number.
+    pub(in crate::server::v2) fn has(&self, request: RequestId) -> bool {
+        self.puts.contains_key(&request)
+    }
+
     /// Whether something that has arrived is being written or recorded.
     pub(in crate::server::v2) fn is_at_work(&self) -> bool {
         self.arrived.is_at_work()
@@ -91,7 +96,7 @@ impl Puts {
 
 impl Connection<'_> {
     /// Looks what to do with an offer.
-    pub(super) fn put_asked(&mut self, request: RequestId, permit: Permit, put: Put) {
+    pub(in crate::server::v2) fn put_asked(&mut self, request: RequestId, permit: Permit, put: Put) {
         if self.puts.puts.len() >= V2_PUTS_MAX {
             return self.tell_failed(request, Code::Limit, "too many files are being put on this connection");
         }
@@ -120,25 +125,22 @@ impl Connection<'_> {
     /// Takes what came of an offer.
     pub(in crate::server::v2) fn offered(&mut self, request: RequestId, begun: Result<Begun, UploadError>) {
         let Some(upload) = self.puts.puts.get_mut(&request) else { return };
-        let told = match begun {
+        let stored = match begun {
             Ok(Begun::Goes(hand)) => {
                 upload.hand = Some(hand);
                 return self.go_on(request);
             }
-            Ok(Begun::Same) => ServerFrame::End(request, None),
-            Ok(Begun::Stored(root, given)) => {
-                self.puts.puts.remove(&request);
-                return self.tell_stored(request, root, given.as_ref());
-            }
+            Ok(Begun::Same) => None,
+            Ok(Begun::Stored(root, given)) => Some((root, given)),
             Err(error) => {
                 let (permit, cause) = (upload.permit.clone(), error.to_string());
                 self.context.service.not_stored(&permit, &cause);
                 self.puts.puts.remove(&request);
-                return self.tell_failed(request, error.code(), &error.text());
+                return self.put_failed(request, error.code(), &error.text());
             }
         };
         self.puts.puts.remove(&request);
-        self.tell(&told);
+        self.put_done(request, stored);
     }
 
     /// Does for an upload what can be done now.
@@ -206,8 +208,8 @@ impl Connection<'_> {
         let given = self.puts.puts.get(&request).and_then(|put| put.hand.as_ref()?.given());
         self.leave_put(request);
         match outcome {
-            Outcome::Stored(root) => self.tell_stored(request, root, given.as_ref()),
-            Outcome::Failed(code, text) => self.tell_failed(request, code, &text),
+            Outcome::Stored(root) => self.put_done(request, Some((root, given))),
+            Outcome::Failed(code, text) => self.put_failed(request, code, &text),
         }
     }
 
@@ -294,7 +296,7 @@ impl Connection<'_> {
                 self.fail_put(request, &error);
             }
             Heard::Waiting => self.puts.has_said_wait = true,
-            Heard::Welcome(_) | Heard::Entries(..) | Heard::Pong(..) => {
+            Heard::Welcome(_) | Heard::Entries(..) | Heard::Pushed(..) | Heard::Pong(..) => {
                 return Err(WireError::Order("something is told that was not asked for").into());
             }
             _ => {}

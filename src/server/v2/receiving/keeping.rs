@@ -105,7 +105,9 @@ impl Connection<'_> {
             };
             ends = Some((block, is_right.then_some(*hash.as_bytes())));
             // What was revoked or has expired is over, also in the middle of a file.
-            if let Err(denied) = self.context.service.check(&self.caller, Verb::Put, &upload.put.name) {
+            if let Err(denied) =
+                self.context.service.check(&self.caller, Verb::Put, upload.permit.name().as_bytes())
+            {
                 hand.blame(&denied.to_string());
                 self.leave_put(put);
                 return self.tell_failed(put, Code::NotAllowed, &denied.to_string());
