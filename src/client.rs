@@ -32,7 +32,9 @@ mod events;
 mod folder;
 mod handle;
 mod known_hosts;
+mod listen;
 mod pace;
+mod push;
 mod put;
 mod retry;
 mod secure;
@@ -52,6 +54,8 @@ pub use events::{Event, Observer};
 pub use folder::{Files, FolderFetched, Totals, fetch_folder};
 pub use handle::{Client, ClientBuilder, Listing, Progress};
 pub use known_hosts::{KnownHosts, KnownHostsError};
+pub use listen::{Existing, Listen, Listened, Offered, Received, ReceivingObserver, listen};
+pub use push::push;
 pub use put::folder::{FolderPut, put_folder};
 pub use put::{Put, UploadSource, put};
 pub use retry::Backoff;
@@ -189,12 +193,14 @@ pub async fn fetch(
     stopping: &CancellationToken,
 ) -> Result<Fetched, FetchError> {
     let pace = pace::Pace::of(settings);
-    fetch_at(&pace, server, name, target, settings, observer, stopping).await
+    fetch_at(&pace, None, server, name, target, settings, observer, stopping).await
 }
 
-/// As [`fetch`], at a pace that others may keep, too.
+/// As [`fetch`], at a pace that others may keep, too; only a file of `size` bytes, if that is known.
+#[allow(clippy::too_many_arguments, reason = "they are what `fetch` is given")]
 async fn fetch_at(
     pace: &pace::Pace,
+    size: Option<u64>,
     server: &Server,
     name: &[u8],
     target: &Target,
@@ -204,7 +210,7 @@ async fn fetch_at(
 ) -> Result<Fetched, FetchError> {
     let began = Instant::now();
     target.check(settings.overwrite)?;
-    let attempt = attempt::Attempt { server, name, target, settings, observer, stopping, pace };
+    let attempt = attempt::Attempt { server, name, target, settings, observer, stopping, pace, size };
     let mut remains = v2::Remains::default();
     let got = with_retries(settings, observer, stopping, async || {
         let before = remains.blocks;

@@ -29,10 +29,16 @@ mod folders;
 mod hooks;
 #[path = "client/json.rs"]
 mod json;
+#[path = "client/listening.rs"]
+mod listening;
+#[path = "client/listening_json.rs"]
+mod listening_json;
 #[path = "client/ls.rs"]
 mod ls;
 #[path = "client/plain.rs"]
 mod plain;
+#[path = "client/pushing.rs"]
+mod pushing;
 #[path = "client/steering.rs"]
 mod steering;
 #[path = "client/storing.rs"]
@@ -130,6 +136,8 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
                 Ok(hooks.finish(stop, code).await)
             }
             Task::Put(uploads) => Ok(storing::put_all(job, uploads, stop).await),
+            Task::Push(deliveries) => Ok(pushing::push_all(job, deliveries, stop).await),
+            Task::Listen(server, listen) => Ok(listening::run(job, server, listen, stop).await),
             Task::Remove { .. } | Task::Move { .. } => Ok(storing::change_all(job, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
             Task::Control { server, question } => Ok(steering::ask(job, server, question, stop).await),

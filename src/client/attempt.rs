@@ -22,6 +22,8 @@ pub(super) struct Attempt<'a> {
     pub(super) observer: &'a dyn Observer,
     pub(super) stopping: &'a CancellationToken,
     pub(super) pace: &'a Pace,
+    /// Its size in bytes, if another one must not come.
+    pub(super) size: Option<u64>,
 }
 
 /// A file that is where it should be.

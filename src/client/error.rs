@@ -189,6 +189,20 @@ pub enum FetchError {
         /// The server.
         server: String,
     },
+    /// The server does not bring files to those who listen.
+    #[error("{server} does not know how to send files to clients that listen; it is older than this client")]
+    NoPushes {
+        /// The server.
+        server: String,
+    },
+    /// A file that was sent to this client is larger than it takes.
+    #[error("it has {size} bytes, and at most {max} are taken (--max-size)")]
+    Unwanted {
+        /// Its size in bytes.
+        size: u64,
+        /// The largest size in bytes.
+        max: u64,
+    },
     /// The server cannot store the file now.
     #[error("{peer} cannot store it now: {text}")]
     Unstored {
@@ -309,12 +323,13 @@ impl FetchError {
             Self::Unknowing { .. }
             | Self::OldServer { .. }
             | Self::KeyNeedsV2 { .. }
-            | Self::NoUploads { .. } => Code::Unsupported,
+            | Self::NoUploads { .. }
+            | Self::NoPushes { .. } => Code::Unsupported,
             Self::Untrusted(distrust) => distrust.code(),
             Self::SourceChanged { .. } | Self::StreamChanged { .. } | Self::LocalChanged { .. } => {
                 Code::SourceChanged
             }
-            Self::TooLarge { .. } => Code::Limit,
+            Self::TooLarge { .. } | Self::Unwanted { .. } => Code::Limit,
             Self::Unavailable { .. } | Self::Unstored { .. } => Code::Other,
             Self::Failed { code, .. } => *code,
             Self::Protocol { .. } | Self::Violated { .. } => Code::Protocol,
@@ -359,6 +374,8 @@ impl FetchError {
             | Self::OldServer { .. }
             | Self::KeyNeedsV2 { .. }
             | Self::NoUploads { .. }
+            | Self::NoPushes { .. }
+            | Self::Unwanted { .. }
             | Self::OtherSource { .. }
             | Self::NotALocalFile { .. }
             | Self::NotALocalFolder { .. }

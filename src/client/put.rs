@@ -14,7 +14,7 @@ use super::pace::Pace;
 use super::v2::give::Stored;
 use super::v2::upload::{self, Given, Job, Remains};
 use super::{FetchError, Observer, Server, Settings, Tried, with_retries};
-use crate::names::FileName;
+use crate::names::{FileName, ReceiverName};
 use crate::text;
 use crate::tree::Root;
 
@@ -71,12 +71,14 @@ pub async fn put(
     stopping: &CancellationToken,
 ) -> Result<Put, FetchError> {
     let pace = Pace::of(settings);
-    put_at(&pace, server, source, name, settings, observer, stopping).await
+    put_at(&pace, None, server, source, name, settings, observer, stopping).await
 }
 
-/// As [`put`], at a pace that others may keep, too.
-async fn put_at(
+/// As [`put`], at a pace that others may keep, too; or to a receiver.
+#[allow(clippy::too_many_arguments, reason = "they are what `put` and `push` are given")]
+pub(super) async fn put_at(
     pace: &Pace,
+    receiver: Option<&ReceiverName>,
     server: &Server,
     source: &UploadSource,
     name: &[u8],
@@ -87,7 +89,7 @@ async fn put_at(
     let began = Instant::now();
     check_name(name)?;
     upload::check_protocol(server, settings)?;
-    let job = Job { server, source, name, settings, observer, stopping, pace };
+    let job = Job { server, source, name, settings, observer, stopping, pace, receiver };
     let mut remains = Remains::default();
     let given = with_retries(settings, observer, stopping, async || {
         let before = remains.blocks;

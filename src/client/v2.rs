@@ -24,6 +24,7 @@ mod crew;
 mod download;
 pub(super) mod give;
 pub(super) mod link;
+pub(super) mod listening;
 pub(super) mod listing;
 mod pour;
 pub(super) mod small;

@@ -10,15 +10,16 @@ use oneport::config::control::{CancelArgs, HistoryArgs};
 use oneport::config::exit_statuses;
 use oneport::control::Question;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
+use oneport::names::ReceiverName;
 use oneport::priority::Priority;
-use oneport::units::{Rate, Span};
+use oneport::units::{Rate, Size, Span};
 
 #[path = "args/job.rs"]
 mod job;
 #[path = "args/security.rs"]
 mod security;
 
-pub(crate) use job::{File, Folder, Job, Local, Ls, Task, Upload};
+pub(crate) use job::{Delivery, File, Folder, Job, Local, Ls, Task, Upload};
 use security::SecurityArgs;
 
 /// Words that are, or will be, commands: as FILE they would change their meaning one day.
@@ -51,8 +52,10 @@ const RESERVED: [&str; 25] = [
 ];
 
 /// Those that are commands.
-const COMMANDS: [&str; 12] =
-    ["get", "put", "ls", "rm", "mv", "stat", "verify", "ping", "status", "clients", "history", "cancel"];
+const COMMANDS: [&str; 14] = [
+    "get", "put", "ls", "rm", "mv", "stat", "verify", "listen", "push", "ping", "status", "clients",
+    "history", "cancel",
+];
 
 /// Fetches a file from a oneport server, whole and verified.
 ///
@@ -131,6 +134,78 @@ enum Command {
 
         #[command(flatten)]
         moving: Moving,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Stay connected, and receive files that others send with push
+    Listen {
+        #[command(flatten)]
+        host: Host,
+
+        /// The name under which others send: letters, digits, '.', '_' and '-'
+        #[arg(long, value_name = "NAME")]
+        name: ReceiverName,
+
+        /// Save files in this folder, under their own names; it is created if it is missing
+        #[arg(short, long, value_name = "DIR", default_value = ".")]
+        directory: PathBuf,
+
+        /// What to do when another file of this name exists
+        #[arg(long, value_enum, value_name = "WHEN", default_value = "rename")]
+        overwrite: ExistingArg,
+
+        /// Refuse files that are larger [default: no limit]
+        #[arg(long, value_name = "SIZE")]
+        max_size: Option<Size>,
+
+        /// End after the first file that was received
+        #[arg(long)]
+        once: bool,
+
+        /// Connections at once for one large file
+        #[arg(short = 'j', long, value_name = "N", default_value_t = V2_LINKS,
+            value_parser = clap::value_parser!(u64).range(1..=V2_LINKS_MAX))]
+        connections: u64,
+
+        #[command(flatten)]
+        common: Common,
+    },
+
+    /// Send files to clients that listen
+    Push {
+        #[command(flatten)]
+        host: Host,
+
+        /// The names under which they listen, with commas between them
+        #[arg(value_name = "RECEIVERS")]
+        receivers: String,
+
+        /// Local files; - is standard input, which needs --name
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<OsString>,
+
+        /// What the receivers are told that it is called, where only one file is sent [default: its own name]
+        #[arg(long, value_name = "NAME")]
+        name: Option<OsString>,
+
+        /// Connections at once for one large file
+        #[arg(short = 'j', long, value_name = "N", default_value_t = V2_LINKS,
+            value_parser = clap::value_parser!(u64).range(1..=V2_LINKS_MAX))]
+        connections: u64,
+
+        /// Most bytes per second of a file, over all its connections; 0 means no limit [default: 0]
+        #[arg(long, value_name = "RATE")]
+        limit_rate: Option<Rate>,
+
+        /// Send only the file with this checksum: blake3=HEX, sha256=HEX or md5=HEX
+        #[arg(long, value_name = "CHECKSUM")]
+        checksum: Option<Checksum>,
+
+        /// How to show progress; auto is a bar on a terminal and lines elsewhere
+        #[arg(long, value_enum, value_name = "HOW", default_value = "auto")]
+        progress: Progress,
 
         #[command(flatten)]
         common: Common,
@@ -449,6 +524,17 @@ enum OverwriteArg {
     Always,
 }
 
+/// What a client that listens does with a name that is taken. A file with the very same bytes is always left alone.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ExistingArg {
+    /// Save the new one as 'NAME (1)', and keep both
+    Rename,
+    /// Keep it, and refuse the new one
+    Never,
+    /// Replace it
+    Always,
+}
+
 /// How progress is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
@@ -492,6 +578,8 @@ pub(crate) fn command() -> clap::Command {
              client ls [-s HOST[:PORT]] [OPTIONS] [NAME]...\n       \
              client rm [-r] [-s HOST[:PORT]] <NAME>...\n       \
              client mv [-s HOST[:PORT]] <FROM> <TO>\n       \
+             client listen --name NAME [-d DIR] [-s HOST[:PORT]]\n       \
+             client push [-s HOST[:PORT]] <RECEIVER,...> <FILE>...\n       \
              client ping [-s HOST[:PORT]]\n       \
              client status|clients|history [-s HOST[:PORT]] [OPTIONS]\n       \
              client cancel [-s HOST[:PORT]] <ID>",
@@ -515,6 +603,25 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
         Some(Command::Put { host, files, to, name, chosen, moving, common }) => {
             let named = job::Named { to, name };
             job::put(host, &files, &named, &chosen, patterns, moving, common)
+        }
+        Some(Command::Listen { host, name, directory, overwrite, max_size, once, connections, common }) => {
+            let listening = job::Listening { name, directory, overwrite, max_size, once, connections };
+            job::listen(host, listening, common)
+        }
+        Some(Command::Push {
+            host,
+            receivers,
+            files,
+            name,
+            connections,
+            limit_rate,
+            checksum,
+            progress,
+            common,
+        }) => {
+            let priority = Priority::default();
+            let moving = Moving { overwrite: None, connections, limit_rate, priority, checksum, progress };
+            job::push(host, &receivers, &files, name, moving, common)
         }
         Some(Command::Rm { host, names, recursive, common }) => job::rm(host, names, recursive, common),
         Some(Command::Mv { host, from, to, replace, common }) => job::mv(host, &from, &to, replace, common),

@@ -14,10 +14,10 @@ use oneport::pin::Pin;
 use oneport::text::json_for_terminal;
 use serde_json::{Value, json};
 
-use crate::args::{File, Folder, Local, Upload};
+use crate::args::{Delivery, File, Folder, Local, Upload};
 
 /// Version of the format.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 fn line(event: &str, file: &File, fields: Value) -> String {
     let mut object =
@@ -97,6 +97,33 @@ fn local_path(upload: &Upload) -> Option<String> {
         Local::File(path) | Local::Folder(path, _) => Some(path.to_string_lossy().into_owned()),
         Local::Input => None,
     }
+}
+
+/// A receiver has the file.
+pub(crate) fn delivered(file: &File, delivery: &Delivery, sent: &Put) -> String {
+    line(
+        "result",
+        file,
+        json!({
+            "ok": true, "receiver": delivery.receiver.as_str(), "path": local_path(&delivery.upload),
+            "size": sent.size, "blake3": sent.root.map(|root| root.to_string()),
+            "seconds": sent.elapsed.as_secs_f64(), "resumed": sent.resumed
+        }),
+    )
+}
+
+/// A receiver has not got the file.
+pub(crate) fn not_delivered(file: &File, delivery: &Delivery, error: &FetchError) -> String {
+    let code = error.code();
+    let receiver = delivery.receiver.as_str();
+    line(
+        "result",
+        file,
+        json!({
+            "ok": false, "receiver": receiver, "code": code.name(), "exit_status": code.exit_status(),
+            "error": error.to_string()
+        }),
+    )
 }
 
 /// All that could be stored of a folder is on the server.

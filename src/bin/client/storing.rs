@@ -86,7 +86,7 @@ async fn put_file(job: &Job, upload: &Upload, stop: &Stop) -> Result<Ended, Fetc
 }
 
 /// What is offered; standard input is read to its end first.
-async fn source_of(upload: &Upload) -> Result<UploadSource, FetchError> {
+pub(crate) async fn source_of(upload: &Upload) -> Result<UploadSource, FetchError> {
     match &upload.local {
         Local::File(path) | Local::Folder(path, _) => Ok(UploadSource::File(path.clone())),
         Local::Input => {

@@ -12,7 +12,7 @@ use oneport::text::{logged, shown};
 use oneport::units::{Bytes, Rate};
 use tracing::{info, warn};
 
-use crate::args::{File, Job, Progress, Task, Upload};
+use crate::args::{Delivery, File, Job, Progress, Task, Upload};
 use crate::bar::Bar;
 use crate::json;
 use crate::plain::Plain;
@@ -143,9 +143,42 @@ impl<'a> Reporter<'a> {
         write_result(&line, false);
     }
 
+    /// A receiver has the file.
+    pub(crate) fn delivered(&self, delivery: &Delivery, sent: &Put) {
+        self.state().show.ended();
+        let Put { size, root, elapsed, resumed, .. } = *sent;
+        let (seconds, rate) = (elapsed.as_secs_f64(), Rate::new(size.saturating_sub(resumed), elapsed));
+        let (file, server, receiver) = (logged(&self.file.name), &self.file.server, &delivery.receiver);
+        let blake3 = root.map(|root| root.to_string()).unwrap_or_default();
+        info!(
+            event = "delivered", %file, %server, %receiver, size, seconds, resumed, %blake3,
+            "File '{file}' received by {receiver} by way of {server}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {blake3}"
+        );
+        if self.job.json {
+            write_result(&json::delivered(self.file, delivery, sent), false);
+        } else if !self.job.quiet {
+            let (name, size) = (self.file.shown(), Bytes(size));
+            write_result(
+                &format!(
+                    "{name}: received by {receiver}, {size} in {seconds:.1} s ({rate}), BLAKE3 {blake3}"
+                ),
+                false,
+            );
+        }
+    }
+
+    /// A receiver has not got the file.
+    pub(crate) fn not_delivered(&self, delivery: &Delivery, error: &FetchError) {
+        self.state().show.ended();
+        say(&format!("client: {} for {}: {error}", self.file.shown(), delivery.receiver));
+        if self.job.json {
+            write_result(&json::not_delivered(self.file, delivery, error), false);
+        }
+    }
+
     /// Whether the file goes to the server, and does not come from there.
     fn is_giving(&self) -> bool {
-        matches!(self.job.task, Task::Put(_))
+        matches!(self.job.task, Task::Put(_) | Task::Push(_))
     }
 
     /// The file did not come.

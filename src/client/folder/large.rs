@@ -63,7 +63,8 @@ async fn one(
     let target = Target::File(place.path);
     let watch = Watch { shared, item, observer, counted: AtomicU64::new(0) };
     let fetched =
-        fetch_at(&shared.pace, &shared.server, &item.remote, &target, &settings, &watch, &shared.stop).await;
+        fetch_at(&shared.pace, None, &shared.server, &item.remote, &target, &settings, &watch, &shared.stop)
+            .await;
     let fetched = fetched.inspect_err(|_| watch.count(0))?;
     watch.count(fetched.size);
     resumed.fetch_add(fetched.resumed, Ordering::Relaxed);

@@ -167,6 +167,9 @@ impl<'a> Download<'a> {
         };
         let file = attempt.unless_stopped(file_of(&mut link, attempt.name)).await?;
         self.attributes = Some(Attributes { mode: file.mode, modified: file.modified, sparse: false });
+        if attempt.size.is_some_and(|size| size != file.size) {
+            return Err(FetchError::Contradiction { peer: link.peer() }.into());
+        }
         let source = Source { size: file.size, root: file.root, token: file.token };
         if compares && let Some(root) = file.root {
             let (target, size, digest) = (attempt.target.clone(), file.size, Digest::Blake3(root));

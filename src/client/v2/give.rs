@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) offer: Arc<Offer>,
     /// What each of them says first.
     pub(super) put: Put,
+    /// Who is to get it, if it is not for the server.
+    pub(super) receiver: Option<Bytes>,
     pub(super) arrived: Arc<Arrived>,
     /// What the server had when it asked first, and the most that it has said to have.
     pub(super) had: AtomicU64,
@@ -64,7 +66,7 @@ impl Shared {
     pub(super) fn new(offer: Arc<Offer>, put: Put, arrived: Arc<Arrived>, stop: CancellationToken) -> Self {
         let (had, most, given) = (AtomicU64::new(UNSAID), AtomicU64::new(0), AtomicU64::new(0));
         let (given_name, asked) = (OnceLock::new(), CancellationToken::new());
-        Self { offer, put, arrived, had, most, given, given_name, asked, stop }
+        Self { offer, put, receiver: None, arrived, had, most, given, given_name, asked, stop }
     }
 
     /// Bytes that the server had when it asked first, if it has.

@@ -30,6 +30,7 @@ use crate::tree::BlockHash;
 mod arrived;
 mod data;
 mod giving;
+mod listening;
 mod patience;
 
 pub(super) use arrived::Arrived;

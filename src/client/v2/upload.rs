@@ -21,10 +21,11 @@ use crate::client::pace::Pace;
 use crate::client::put::UploadSource;
 use crate::client::put::offer::Offer;
 use crate::client::{Event, FetchError, Observer, Overwrite, Protocol, Server, Settings};
-use crate::codec::v2::{Form, Put, RequestId, TransferId};
+use crate::codec::v2::{Form, Push, Put, RequestId, TransferId};
 use crate::digest::Digest;
+use crate::exchange::Requester;
 use crate::limits::{PROGRESS_INTERVAL, PUT_BUSY_TRIES, PUT_BUSY_WAIT, PUT_WHOLE_MAX, V2_LINK_BLOCKS_MIN};
-use crate::names::{FileName, base};
+use crate::names::{FileName, ReceiverName, base};
 use crate::tree::{BLOCK_LEN, block_count};
 
 /// A file that is to be put.
@@ -37,6 +38,8 @@ pub(in crate::client) struct Job<'a> {
     pub(in crate::client) observer: &'a dyn Observer,
     pub(in crate::client) stopping: &'a CancellationToken,
     pub(in crate::client) pace: &'a Pace,
+    /// Who is to get it, if it is not for the server.
+    pub(in crate::client) receiver: Option<&'a ReceiverName>,
 }
 
 /// What one attempt leaves for the next.
@@ -107,7 +110,7 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
     let offer = offer(job, remains).await?;
     remains.attempt = remains.attempt.saturating_add(1);
     let size = offer.size();
-    if size <= PUT_WHOLE_MAX {
+    if size <= PUT_WHOLE_MAX && job.receiver.is_none() {
         let putting = whole(job, &offer, remains);
         let (stored, name) =
             job.stopping.run_until_cancelled(putting).await.unwrap_or(Err(FetchError::Interrupted))?;
@@ -116,7 +119,10 @@ pub(in crate::client) async fn run(job: &Job<'_>, remains: &mut Remains) -> Resu
     let put =
         put_of(job.settings, Form::Asked, job.name, remains.transfer, remains.attempt, offer.described());
     let arrived = Arrived::leaving_at(job.pace);
-    let shared = Arc::new(Shared::new(offer, put, arrived, job.stopping.child_token()));
+    let receiver = job.receiver.map(|receiver| Bytes::copy_from_slice(receiver.as_str().as_bytes()));
+    let mut shared = Shared::new(offer, put, arrived, job.stopping.child_token());
+    shared.receiver = receiver;
+    let shared = Arc::new(shared);
     let stored = Box::pin(attempt(job, &shared)).await;
     if let Some(had) = shared.had() {
         remains.had.get_or_insert(had);
@@ -176,7 +182,11 @@ async fn open(
     shared: &Shared,
 ) -> Result<Link, FetchError> {
     let (arrived, put) = (Arc::clone(&shared.arrived), shared.put.clone());
-    let opening = Link::open(server, settings, observer, arrived, |requester| requester.put(put)).await?;
+    let first = |requester: &mut Requester| match shared.receiver.clone() {
+        Some(receiver) => requester.push(Push { receiver, put }),
+        None => requester.put(put),
+    };
+    let opening = Link::open(server, settings, observer, arrived, first).await?;
     link_of(opening, server)
 }
 

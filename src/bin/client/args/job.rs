@@ -5,26 +5,31 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oneport::app::command::Words;
-use oneport::client::{Backoff, Overwrite, Protocol, Server, Settings, Target};
+use oneport::client::{Backoff, Listen, Overwrite, Protocol, Server, Settings, Target};
 use oneport::control::Question;
 use oneport::limits::CLIENT_RATE_MIN;
 use oneport::text;
 use oneport::units::Rate;
 
 use super::{
-    ArgsError, Chosen, Common, Files, Host, Moving, Options, OverwriteArg, Place, Progress, ProtocolArg,
+    ArgsError, Chosen, Common, ExistingArg, Files, Host, Moving, Options, OverwriteArg, Place, Progress,
+    ProtocolArg,
 };
 
 #[path = "job/folders.rs"]
 mod folders;
 #[path = "job/names.rs"]
 mod names;
+#[path = "job/pushing.rs"]
+mod pushing;
 #[path = "job/storing.rs"]
 mod storing;
 
 pub(crate) use folders::{Folder, Ls};
 pub(super) use folders::{Word, get_listed, ls, patterns};
 use names::{checked_files, located};
+pub(crate) use pushing::Delivery;
+pub(super) use pushing::{Listening, listen, push};
 pub(crate) use storing::{Local, Upload};
 pub(super) use storing::{Named, mv, put, rm};
 
@@ -52,6 +57,10 @@ pub(crate) enum Task {
     GetFolders(Vec<Folder>),
     /// Local files and folders are stored.
     Put(Vec<Upload>),
+    /// Local files are sent to clients that listen.
+    Push(Vec<Delivery>),
+    /// Files are received that others send.
+    Listen(Server, Listen),
     /// They are removed, folders with all that is in them if it says so.
     Remove {
         recursive: bool,

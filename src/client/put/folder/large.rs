@@ -40,7 +40,8 @@ async fn one(
     let source = UploadSource::File(shared.path_of(item));
     let watch = Watch { shared, item, observer, counted: AtomicU64::new(0) };
     let (server, settings) = (&shared.server, &shared.settings);
-    let putting = put_at(&shared.pace, server, &source, &item.remote, settings, &watch, &shared.stop).await;
+    let stop = &shared.stop;
+    let putting = put_at(&shared.pace, None, server, &source, &item.remote, settings, &watch, stop).await;
     let put = putting.inspect_err(|_| watch.count(0))?;
     watch.count(put.size);
     shared.resumed.fetch_add(put.resumed, Ordering::Relaxed);

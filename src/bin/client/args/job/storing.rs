@@ -140,7 +140,7 @@ fn stored_name(word: &OsStr, named: &Named, recursive: bool) -> Result<Vec<u8>, 
 }
 
 /// What something local is called, also if it is written as `.` or `..`.
-fn own_name(word: &OsStr) -> Result<Vec<u8>, ArgsError> {
+pub(super) fn own_name(word: &OsStr) -> Result<Vec<u8>, ArgsError> {
     let path = Path::new(word);
     let shown = text::shown(word.as_bytes()).to_string();
     let real = match path.file_name() {
