@@ -5,6 +5,7 @@ use std::path::Path;
 use tracing::{info, warn};
 
 use super::address::Address;
+use super::owner::Owner;
 use super::{Failure, say};
 use crate::config::{Config, TlsFiles, TlsMode};
 use crate::pin::Pin;
@@ -59,6 +60,7 @@ pub(super) fn reload(config: &Config, serving: Option<&Serving>) {
             if let Some(address) = Address::noted(&config.state) {
                 Address { pin: Some(pin), ..address }.note(&config.state);
             }
+            Owner::renote(&config.state, pin);
             info!(
                 event = "reloaded", %pin,
                 "SIGHUP: certificate and key were read again; new connections get pin={pin}"

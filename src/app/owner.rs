@@ -47,25 +47,34 @@ pub(super) struct Noted(PathBuf);
 impl Owner {
     /// Notes it. Without a note, the commands of this machine cannot reach the server; nobody else misses it.
     pub(super) fn note(&self, state: &Path) -> Option<Noted> {
-        match self.write(state) {
-            Ok(()) => Some(Noted(state.to_owned())),
-            Err(error) => {
-                let (folder, cause) = (state.display(), in_words(&error));
-                warn!(
-                    "The owner's token cannot be noted in {folder} ({cause}): server status, clients, history and \
-                     cancel will not work"
-                );
-                None
-            }
+        self.try_note(state).then(|| Noted(state.to_owned()))
+    }
+
+    /// The server is known by another pin from now on: notes that, if there is a note.
+    pub(super) fn renote(state: &Path, pin: Pin) {
+        if let Ok(Some(owner)) = Self::noted(state) {
+            Self { pin: Some(pin), ..owner }.try_note(state);
         }
+    }
+
+    fn try_note(&self, state: &Path) -> bool {
+        let written = self.write(state);
+        if let Err(error) = &written {
+            // One of before would be taken for this one.
+            drop(Noted(state.to_owned()));
+            let (folder, cause) = (state.display(), in_words(error));
+            warn!(
+                "The owner's token cannot be noted in {folder} ({cause}): server status, clients, history and \
+                 cancel will not work"
+            );
+        }
+        written.is_ok()
     }
 
     fn write(&self, state: &Path) -> io::Result<()> {
         let folder = File::open(state)?;
         let (staged, name) = (OsStr::new(STAGED), OsStr::new(FILE));
         remove(&folder, staged)?;
-        // One of a run before, which a reader must not take for this one's.
-        remove(&folder, name)?;
         let file = fileops::create_new_at(&folder, staged, MODE)?;
         let pin = self.pin.map_or_else(|| NO_PIN.to_owned(), |pin| pin.to_string());
         let note = Zeroizing::new(format!("{} {pin} {}\n", self.address, self.token.expose()));

@@ -79,6 +79,9 @@ fn on_sighup_new_connections_get_the_new_identity_and_open_ones_go_on() {
             server.signal(Signal::HUP);
             server.wait_log_count("certificate and key were read again", swap);
             assert_eq!(pin_now(&server), pin);
+            // The commands of this machine know it by then.
+            let words = ["status", "--state", "state"];
+            assert_eq!(site.launch_bare(&words).run().code, Some(0));
         }
     });
     println!("{} fetches during {SWAPS} swaps", fetched.load(Ordering::Relaxed));
