@@ -268,7 +268,7 @@ impl Drop for Account {
             };
             self.tell_steps(&mut state);
             let elapsed = state.last - state.began;
-            let (dialect, name) = (Dialect::V2, state.given.as_ref().unwrap_or(name));
+            let (dialect, name) = (Dialect::of(caller), state.given.as_ref().unwrap_or(name));
             self.service.tell(&Event::Stored { peer, dialect, key, name, size, have, elapsed, root });
             return self.note(&state, None);
         }

@@ -209,8 +209,10 @@ impl Observer for Told {
     fn observe(&self, event: &Event<'_>) {
         self.audit.observe(event);
         let Some(tell) = &self.tell else { return };
+        // What goes on to somebody who listens is received there.
         if let Event::Stored { peer, dialect, key, name, size, root, .. }
         | Event::Taken { peer, dialect, key, name, size, root } = *event
+            && !name.is_pushed()
         {
             tell.tell(Received {
                 path: self.root.join(OsStr::from_bytes(name.as_bytes())),

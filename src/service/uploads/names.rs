@@ -138,7 +138,7 @@ impl Service {
         }
         self.inner.settle()?;
         let known = uploads.remembered(&slot, key, &offer);
-        if self.gives_names() {
+        if self.gives_names(permit) {
             // What has the name that was asked for is of no interest.
             return match known {
                 Some((root, Some(given))) if self.holds(&given, &offer)? => {

@@ -69,15 +69,21 @@ impl Service {
         self.inner.access.naming()
     }
 
-    /// Whether files get names that their clients have not asked for.
-    pub(super) fn gives_names(&self) -> bool {
-        self.naming().is_some()
+    /// How this file gets a name that its client has not asked for, if it does. What goes on to somebody who listens has
+    /// no name here.
+    fn naming_of(&self, permit: &Permit) -> Option<&Naming> {
+        self.naming().filter(|_| !permit.name().is_pushed())
+    }
+
+    /// Whether this file gets a name that its client has not asked for.
+    pub(super) fn gives_names(&self, permit: &Permit) -> bool {
+        self.naming_of(permit).is_some()
     }
 
     /// What stands for an upload while it is under way: the name that it is to have, or a slot of its own. `which` tells one
     /// file from others that are to have the same name.
     pub(super) fn slot(&self, permit: &Permit, which: &[u8; 16]) -> FileName {
-        if !self.gives_names() {
+        if !self.gives_names(permit) {
             return permit.name().clone();
         }
         let key = permit.caller().key_id().map(|key| key.to_string()).unwrap_or_default();
@@ -93,7 +99,7 @@ impl Service {
     /// # Errors
     /// If there is no name for it.
     pub(super) fn name_for(&self, permit: &Permit) -> Result<Option<Named>, UploadError> {
-        let Some(naming) = self.naming() else { return Ok(None) };
+        let Some(naming) = self.naming_of(permit) else { return Ok(None) };
         let (key, time) = (permit.caller().key_name(), Timestamp::now());
         let make = |counter| (naming.make)(&ToName::new(permit.name(), key, time, counter));
         let parsed = |counter| FileName::parse(&make(counter)).map_err(UploadError::NoName);

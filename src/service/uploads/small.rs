@@ -137,7 +137,7 @@ impl Service {
         transfer: [u8; 16],
     ) -> Result<(Stored, Option<FileName>), UploadError> {
         let size = file.bytes.len() as u64;
-        let outcome = if self.gives_names() {
+        let outcome = if self.gives_names(permit) {
             self.store_named(permit, file, room, transfer).await
         } else {
             self.store_whole(permit, file, room).await.map(|stored| (stored, None))
