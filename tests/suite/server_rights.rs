@@ -3,13 +3,14 @@
 
 use std::fs;
 
-use oneport::codec::v2::{ClientFrame, File, Form, Move, Put, Remove};
+use oneport::codec::v2::{ClientFrame, File, Form, Move, Push, Put, Remove};
 use oneport::control::{Question, Wanted};
 use oneport::priority::Priority;
 use oneport::rights::Verb;
 
 use crate::holders::{NOT_ALLOWED, Outcome, add, ask, holder, list, revoke};
 use crate::raw::{self, Answer};
+use crate::receivers::listen;
 use crate::serving::{Server, Site};
 use crate::v2_peer::{Asker, get, stat};
 
@@ -61,7 +62,10 @@ fn expected(verb: Verb) -> [[Expected; 8]; 2] {
         Verb::Status | Verb::Clients | Verb::History | Verb::Cancel => {
             [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, Allowed]; 2]
         }
-        Verb::Remove | Verb::Move => [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, NotThis]; 2],
+        // None of these may push; `push` has those who may.
+        Verb::Remove | Verb::Move | Verb::Listen | Verb::Push => {
+            [[Key, NotThis, NotThis, NotThis, NotThis, NoKey, NoKey, NotThis]; 2]
+        }
         other => panic!("{other:?} is not in the table"),
     }
 }
@@ -82,6 +86,11 @@ fn request(verb: Verb) -> ClientFrame {
         Verb::Clients => ClientFrame::Control(1, Question::Clients),
         Verb::History => ClientFrame::Control(1, Question::History(Wanted::default())),
         Verb::Cancel => ClientFrame::Control(1, Question::Cancel("abc-1".into())),
+        Verb::Listen => listen(1, "here"),
+        Verb::Push => {
+            let file = Put { form: Form::Asked, ..folder("f") };
+            ClientFrame::Push(1, Push { receiver: "here".into(), put: file })
+        }
         other => panic!("{other:?} is not in the table"),
     }
 }
