@@ -43,7 +43,7 @@ fn wrong_usage_is_told_in_a_sentence_and_asks_nobody() {
 
 #[test]
 fn words_of_later_commands_are_no_files_unless_one_says_so() {
-    let words = "listen push stats metadata health batch queue share key doctor bench completions man";
+    let words = "stats metadata health batch queue share key doctor bench completions man";
     let server = Scripted::serving(b"data");
     let place = Place::new();
     for word in words.split_whitespace() {

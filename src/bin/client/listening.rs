@@ -85,16 +85,18 @@ impl View {
             "Received '{file}' from {from} into {target}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {root} verified"
         );
         if self.json {
-            write_result(&json::received(offered, received), false);
-        } else if unchanged {
-            write_result(&format!("{path}: unchanged, {} from {from}, BLAKE3 verified", Bytes(*size)), false);
-        } else {
-            let size = Bytes(*size);
-            write_result(
-                &format!("{path}: {size} from {from} in {seconds:.1} s ({rate}), BLAKE3 verified"),
-                false,
-            );
+            return write_result(&json::received(offered, received), false);
         }
+        if self.quiet {
+            return;
+        }
+        let size = Bytes(*size);
+        let line = if unchanged {
+            format!("{path}: unchanged, {size} from {from}, BLAKE3 verified")
+        } else {
+            format!("{path}: {size} from {from} in {seconds:.1} s ({rate}), BLAKE3 verified")
+        };
+        write_result(&line, false);
     }
 }
 
