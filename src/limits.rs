@@ -171,6 +171,8 @@ pub const CONDUIT_LISTENERS_MAX: usize = 16_384;
 pub const CONDUIT_PUSHES_MAX: usize = 16;
 /// Frames of a push that wait to be sent.
 pub const CONDUIT_PUSH_AHEAD: usize = 2;
+/// Chunks of a push that a Conduit client has to have read before as many behind the next ones are sent.
+pub const CONDUIT_PUSH_CHUNKS: u64 = 8;
 /// How long a Conduit client may need to say that it takes a file.
 pub const CONDUIT_ACK_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a push to one client may take, with all before it: then whoever pushes hears that it has failed.

@@ -14,6 +14,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
@@ -103,7 +104,7 @@ pub(super) async fn serve(
     let mut connection = Connection::new(context, caller, &name, input);
     let ended = connection.run(wire).await;
     let reason = match &ended {
-        Err(End::Conduit(error)) => Some(error.to_string()),
+        Err(end @ (End::Conduit(_) | End::PasswordAgain)) => Some(end.to_string()),
         Err(End::Stopping) => Some(STOPPING.to_owned()),
         _ => None,
     };
@@ -182,10 +183,12 @@ struct Connection<'a> {
     /// Frames of pushes that are due, and the tasks' end of what the client says to them.
     pushed: mpsc::Receiver<Frame>,
     told: mpsc::Sender<Told>,
-    /// Pings that were sent, pongs that came, and the ping whose pong a push waits for.
+    /// Whether a push is under way.
+    is_pushing: Arc<AtomicBool>,
+    /// Pings that were sent, pongs that came, and the pings whose pongs a push waits for.
     pings: u64,
     pongs: u64,
-    awaited: Option<u64>,
+    awaited: VecDeque<u64>,
     /// Nothing is sent before this moment, because the client has said PAUSE.
     paused: Option<Instant>,
     /// Nothing that was not asked for is sent before this moment; none once the client was heard.
@@ -199,7 +202,9 @@ impl<'a> Connection<'a> {
         let session = format!("{:032x}", fastrand::u128(..));
         let listening = service.may_listen(&caller).then(|| service.listen_conduit(&session, name)).flatten();
         let (listening, orders) = listening.unzip();
-        let (pushing, pushed, told) = pushing::begin(service.clone(), caller.clone(), orders);
+        let is_pushing = Arc::<AtomicBool>::default();
+        let (pushing, pushed, told) =
+            pushing::begin(Arc::clone(&is_pushing), service.clone(), caller.clone(), orders);
         let success = write(&AuthSuccess {
             session_token: &session_token(),
             server_info: ServerInfo { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION") },
@@ -223,7 +228,8 @@ impl<'a> Connection<'a> {
             told,
             pings: 0,
             pongs: 0,
-            awaited: None,
+            awaited: VecDeque::new(),
+            is_pushing,
             paused: None,
             quiet: Some(Instant::now() + CONDUIT_QUIET),
             is_closing: false,
@@ -274,7 +280,8 @@ impl<'a> Connection<'a> {
     }
 
     fn is_at_rest(&self) -> bool {
-        self.is_idle() && self.worker.resting.as_ref().is_some_and(|calls| calls.is_at_rest())
+        let is_pushing = self.is_pushing.load(Ordering::Relaxed);
+        self.is_idle() && !is_pushing && self.worker.resting.as_ref().is_some_and(|calls| calls.is_at_rest())
     }
 
     /// Whether there is room for what the client says next.
@@ -321,8 +328,8 @@ impl<'a> Connection<'a> {
             Kind::Ping => self.say(Kind::Pong, frame.correlation, Bytes::new()),
             Kind::Pong => {
                 self.pongs += 1;
-                if self.awaited.is_some_and(|ping| self.pongs >= ping) {
-                    self.awaited = None;
+                while self.awaited.front().is_some_and(|&ping| self.pongs >= ping) {
+                    self.awaited.pop_front();
                     let _ = self.told.try_send(Told::Through);
                 }
             }
@@ -411,7 +418,7 @@ impl<'a> Connection<'a> {
             Some(frame) = self.pushed.recv(), if may_push => {
                 if frame.kind == Kind::Ping {
                     self.ping();
-                    self.awaited = Some(self.pings);
+                    self.awaited.push_back(self.pings);
                 } else {
                     self.say(frame.kind, frame.correlation, frame.payload);
                 }

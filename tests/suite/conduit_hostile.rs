@@ -9,7 +9,7 @@ use flate2::write::ZlibEncoder;
 use serde_json::json;
 
 use crate::conduit_peer::{CALL, CLOSE, MESSAGE, PASSWORD, PING, Peer, auth, flagged, frame, packed, serve};
-use crate::raw::{noise, read_all};
+use crate::raw::{connect_narrow, noise, read_all};
 use crate::serving::{Server, Site};
 
 /// A head that announces so many bytes.
@@ -20,7 +20,7 @@ fn announcing(kind: u16, len: u32) -> Vec<u8> {
 }
 
 fn zlib(bytes: &[u8]) -> Vec<u8> {
-    let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
+    let mut packer = ZlibEncoder::new(Vec::new(), Compression::fast());
     packer.write_all(bytes).unwrap();
     packer.finish().unwrap()
 }
@@ -47,17 +47,13 @@ fn a_frame_that_cannot_be_understood_ends_the_session_with_a_reason() {
         (announcing(CALL, (2 << 20) + 1), "2097153 bytes"),
         (announcing(CALL, u32::MAX), "4294967295 bytes"),
         (flagged(CALL, 1, 1, b"not packed at all"), "cannot be unpacked"),
-        (flagged(CALL, 1, 1, &zlib(&vec![0; 256 << 20])), "more than 2097152 bytes"),
-        (auth(PASSWORD, "again"), ""),
-        (frame(9, 0, &[]), ""),
+        (flagged(CALL, 1, 1, &zlib(&vec![0; 8 << 20])), "more than 2097152 bytes"),
+        (auth(PASSWORD, "again"), "came later"),
+        (frame(9, 0, &[]), "came later"),
     ];
     for (bytes, reason) in cases {
         let mut peer = Peer::new(&server);
         peer.say(&bytes);
-        if reason.is_empty() {
-            assert!(peer.is_over());
-            continue;
-        }
         let close = peer.hear().unwrap();
         assert_eq!(close.kind, CLOSE);
         assert!(close.said["reason"].as_str().unwrap().contains(reason), "{}", close.said);
@@ -173,7 +169,7 @@ fn whatever_chance_sends_after_the_password_does_no_harm() {
 #[test]
 fn who_calls_and_does_not_read_is_not_listened_to_for_ever() {
     let site = Site::new();
-    for number in 0..2000 {
+    for number in 0..300 {
         site.file(format!("a file with a rather long name {number}"), b"");
     }
     let server = serve(&site, &["--idle-timeout", "3s"]);
@@ -181,15 +177,16 @@ fn who_calls_and_does_not_read_is_not_listened_to_for_ever() {
     let before = server.peak_memory();
     let list = frame(CALL, 1, &packed(&json!({ "method": "file_list", "params": {} })));
     let pings = frame(PING, 0, &[]).repeat(1000);
-    let mut peers: Vec<_> = (0..4).map(|_| Peer::new(&server)).collect();
+    let mut peers: Vec<_> = (0..4).map(|_| Peer::over(connect_narrow(server.address), "x")).collect();
     for (number, peer) in peers.iter_mut().enumerate() {
         peer.stream.set_nonblocking(true).unwrap();
         let flood = if number % 2 == 0 { &pings } else { &list };
         // Until the sockets are full on both sides.
-        let mut full = 0;
+        let (mut full, mut at) = (0, 0);
         while full < 50 {
-            match peer.stream.write(flood) {
-                Ok(_) => full = 0,
+            match peer.stream.write(&flood[at..]) {
+                // Where it stopped it goes on, so that all of it are frames.
+                Ok(count) => (full, at) = (0, (at + count) % flood.len()),
                 Err(_) => {
                     full += 1;
                     std::thread::sleep(std::time::Duration::from_millis(10));

@@ -128,8 +128,18 @@ impl<S: Read + Write> Peer<S> {
         self.stream.write_all(bytes).unwrap();
     }
 
-    /// The next frame.
+    /// The next frame that is no ping. On a slow machine one may come at any time, and is answered.
     pub(crate) fn hear(&mut self) -> io::Result<Came> {
+        loop {
+            match self.hear_any()? {
+                Came { kind: PING, .. } => self.say(&frame(PONG, 0, &[])),
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// The next frame.
+    pub(crate) fn hear_any(&mut self) -> io::Result<Came> {
         let mut head = [0; HEAD_LEN];
         self.stream.read_exact(&mut head)?;
         let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);

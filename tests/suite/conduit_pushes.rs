@@ -4,11 +4,12 @@
 use std::fs;
 
 use base64ct::{Base64, Encoding as _};
+use oneport::limits::CONDUIT_PUSH_CHUNKS;
 use serde_json::{Value, json};
 
-use crate::conduit_peer::{CHUNK, MESSAGE, PING, PONG, Peer, frame, hex, packed, serve};
+use crate::conduit_peer::{ANSWER, CHUNK, MESSAGE, PING, PONG, Peer, frame, hex, packed, serve};
 use crate::raw::{noise, reset};
-use crate::serving::{Server, Site};
+use crate::serving::{Server, Signal, Site};
 
 const NOT_FOUND: u64 = 4000;
 
@@ -19,18 +20,12 @@ fn listener(server: &Server, name: &str) -> Peer {
     peer
 }
 
-/// The next message; pings are answered.
+/// The next message.
 #[track_caller]
 fn message(peer: &mut Peer, kind: &str) -> Value {
-    loop {
-        let came = peer.hear().unwrap();
-        if came.kind == PING {
-            peer.say(&frame(PONG, 0, &[]));
-            continue;
-        }
-        assert_eq!((came.kind, &came.said["type"]), (MESSAGE, &json!(kind)), "{came:?}");
-        return came.said["data"].clone();
-    }
+    let came = peer.hear().unwrap();
+    assert_eq!((came.kind, &came.said["type"]), (MESSAGE, &json!(kind)), "{came:?}");
+    came.said["data"].clone()
 }
 
 fn acknowledge(peer: &mut Peer, transfer: &Value, ready: bool) {
@@ -53,8 +48,8 @@ fn receive(peer: &mut Peer) -> (String, Vec<u8>) {
     let complete = message(peer, "file_complete");
     assert_eq!((&complete["transfer_id"], &complete["checksum"]), (transfer, &announced["checksum"]));
     assert_eq!((&announced["size"], &announced["checksum"]), (&json!(bytes.len()), &json!(hex(&bytes))));
-    // What says that all of it was read.
-    assert_eq!(peer.hear().unwrap().kind, PING);
+    // The pong to this one says that all of it was read.
+    assert_eq!(peer.hear_any().unwrap().kind, PING);
     peer.say(&frame(PONG, 0, &[]));
     (announced["filename"].as_str().unwrap().to_owned(), bytes)
 }
@@ -192,4 +187,48 @@ fn nobody_and_nothing_are_told_as_such() {
     assert_eq!(pusher.fault("file_push", push("pusher", "nothing")), NOT_FOUND);
     assert_eq!(pusher.fault("file_push", push("pusher", "../file")), 2003);
     assert_eq!(pusher.fault("file_push", json!({ "client": "pusher" })), 2000);
+}
+
+#[test]
+fn a_push_that_runs_when_the_server_stops_comes_to_its_end() {
+    let site = Site::new();
+    let bytes = noise(1, 40 * CHUNK);
+    site.file("file", &bytes);
+    let mut server = serve(&site, &[]);
+    let mut peer = listener(&server, "desk");
+    let mut pusher = Peer::named(&server, "pusher");
+    let call = pusher.send("file_push", &push("desk", "file"));
+    server.wait_log("Sending file 'file'");
+    server.signal(Signal::INT);
+    server.wait_log("No new connections are accepted");
+    assert!(receive(&mut peer).1 == bytes);
+    assert_eq!(outcomes(&pusher.answer(call)), [("desk".to_owned(), None)]);
+    assert_eq!(server.wait_exit(), Some(0));
+}
+
+#[test]
+fn a_client_that_does_not_answer_is_sent_no_more_than_a_few_chunks() {
+    let site = Site::new();
+    site.file("file", &noise(1, 100 * CHUNK));
+    let server = serve(&site, &[]);
+    let mut peer = listener(&server, "desk");
+    let mut pusher = Peer::named(&server, "pusher");
+    pusher.send("file_push", &push("desk", "file"));
+    let announced = message(&mut peer, "file_incoming");
+    acknowledge(&mut peer, &announced["transfer_id"], true);
+    let (mut chunks, mut pings) = (0, 0);
+    while pings < 2 {
+        match peer.hear_any().unwrap().kind {
+            PING => pings += 1,
+            _ => chunks += 1,
+        }
+    }
+    assert_eq!(chunks, 2 * CONDUIT_PUSH_CHUNKS);
+    // Nothing of it comes however long that is.
+    for _ in 0..100 {
+        peer.send("listall", &json!({}));
+        assert_eq!(peer.hear_any().unwrap().kind, ANSWER);
+    }
+    peer.say(&frame(PONG, 0, &[]));
+    message(&mut peer, "file_chunk");
 }

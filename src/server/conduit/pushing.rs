@@ -1,8 +1,9 @@
 //! Files that are pushed to one client, one after the other.
 //!
 //! 1. The file is announced; the client says that it takes it.
-//! 2. Its chunks go out as the connection takes them, a few ahead: a client that reads slowly is waited for.
-//! 3. Behind the end goes a ping. The client answers in order, so its pong says that all before it was read.
+//! 2. Its chunks go out as the connection takes them, a few ahead. Among them are pings. The client answers in order, so
+//!    a pong says that all before it was read: who reads slowly is waited for, and is heard of meanwhile.
+//! 3. Behind the end goes one more, whose pong says that all of the file was read.
 //!
 //! There is no way to say that a file that was begun does not come: then its end is said early, and the client
 //! finds that the checksum does not fit and removes what it has.
@@ -10,6 +11,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64ct::{Base64, Encoding};
 use bytes::Bytes;
@@ -21,7 +23,9 @@ use super::frame;
 use crate::codec::conduit::words::replies::{Complete, Incoming, PushedChunk, Said};
 use crate::codec::conduit::words::{Field, write};
 use crate::codec::conduit::{Frame, Kind};
-use crate::limits::{CONDUIT_ACK_TIMEOUT, CONDUIT_CHUNK, CONDUIT_DEAD_AFTER, CONDUIT_PUSH_AHEAD};
+use crate::limits::{
+    CONDUIT_ACK_TIMEOUT, CONDUIT_CHUNK, CONDUIT_DEAD_AFTER, CONDUIT_PUSH_AHEAD, CONDUIT_PUSH_CHUNKS,
+};
 use crate::service::Service;
 use crate::service::access::Caller;
 use crate::service::accounts::Account;
@@ -48,6 +52,7 @@ impl Told {
 
 /// Begins to push what is ordered. Frames come out of the receiver; what the client says goes into the sender.
 pub(super) fn begin(
+    is_pushing: Arc<AtomicBool>,
     service: Service,
     receiver: Caller,
     orders: Option<mpsc::Receiver<Order>>,
@@ -56,7 +61,7 @@ pub(super) fn begin(
     const TOLD: usize = 8;
     let (frames, pushed) = mpsc::channel(CONDUIT_PUSH_AHEAD);
     let (tell, told) = mpsc::channel(TOLD);
-    let pusher = Pusher { service, receiver, frames, told };
+    let pusher = Pusher { is_pushing, service, receiver, frames, told, unanswered: 0 };
     let pushing: Pushing = match orders {
         Some(orders) => Box::pin(pusher.run(orders)),
         None => Box::pin(std::future::pending()),
@@ -65,10 +70,13 @@ pub(super) fn begin(
 }
 
 struct Pusher {
+    is_pushing: Arc<AtomicBool>,
     service: Service,
     receiver: Caller,
     frames: mpsc::Sender<Frame>,
     told: mpsc::Receiver<Told>,
+    /// Pings whose pongs have not come.
+    unanswered: u32,
 }
 
 impl Pusher {
@@ -76,7 +84,9 @@ impl Pusher {
         while let Some(Order { pushed, reply }) = orders.recv().await {
             let permit = pushed.permit.handed_to(&self.receiver);
             let account = self.service.account(&permit, [0; 16], pushed.file.size(), 0);
+            self.is_pushing.store(true, Ordering::Relaxed);
             let outcome = self.push(&pushed, &account).await;
+            self.is_pushing.store(false, Ordering::Relaxed);
             if let Err(cause) = &outcome {
                 account.cut(cause);
             }
@@ -86,7 +96,10 @@ impl Pusher {
     }
 
     async fn push(&mut self, pushed: &Pushed, account: &Account) -> Result<(), String> {
-        while self.told.try_recv().is_ok() {}
+        // What belongs to the push before, if that has failed.
+        while let Ok(told) = self.told.try_recv() {
+            self.note(&told);
+        }
         let (transfer, size) = (format!("{:032x}", fastrand::u128(..)), pushed.file.size());
         let checksum = base16ct::lower::encode_string(&pushed.sha256);
         let total_chunks = size.div_ceil(CONDUIT_CHUNK);
@@ -96,13 +109,9 @@ impl Pusher {
         self.is_taken(transfer_id).await?;
         let sent = self.send(pushed, transfer_id, account).await;
         self.say("file_complete", &Complete { transfer_id, checksum }).await?;
-        let is_last_held_back = sent?;
-        self.give(frame(Kind::Ping, 0, Bytes::new())).await?;
-        match timeout(CONDUIT_DEAD_AFTER, self.through()).await {
-            Ok(through) => through?,
-            Err(_elapsed) => return Err("it did not answer".to_owned()),
-        }
-        account.advance(is_last_held_back);
+        let unaccounted = sent?;
+        self.ping(0).await?;
+        account.advance(unaccounted);
         Ok(())
     }
 
@@ -110,10 +119,11 @@ impl Pusher {
     async fn is_taken(&mut self, transfer: &str) -> Result<(), String> {
         let taken = async {
             loop {
-                match self.told.recv().await {
-                    Some(Told::Taken(of, is_taken)) if of == transfer => return Some(is_taken),
-                    Some(_) => {}
-                    None => return None,
+                let told = self.told.recv().await?;
+                self.note(&told);
+                match told {
+                    Told::Taken(of, is_taken) if of == transfer => return Some(is_taken),
+                    _ => {}
                 }
             }
         };
@@ -125,14 +135,24 @@ impl Pusher {
         }
     }
 
-    async fn through(&mut self) -> Result<(), String> {
-        loop {
-            match self.told.recv().await {
-                Some(Told::Through) => return Ok(()),
-                Some(_) => {}
-                None => return Err(gone()),
+    fn note(&mut self, told: &Told) {
+        if let Told::Through = told {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
+    }
+
+    /// Sends a ping, and waits until at most `most` have no pong.
+    async fn ping(&mut self, most: u32) -> Result<(), String> {
+        self.give(frame(Kind::Ping, 0, Bytes::new())).await?;
+        self.unanswered += 1;
+        while self.unanswered > most {
+            match timeout(CONDUIT_DEAD_AFTER, self.told.recv()).await {
+                Ok(Some(told)) => self.note(&told),
+                Ok(None) => return Err(gone()),
+                Err(_elapsed) => return Err("it did not answer".to_owned()),
             }
         }
+        Ok(())
     }
 
     /// Sends all chunks. The bytes of the last one are not accounted for yet: they are returned.
@@ -154,6 +174,9 @@ impl Pusher {
             let data_b64 = &*read.ok_or("the file changed while it was being sent")?;
             self.say("file_chunk", &PushedChunk { transfer_id, chunk_index, data_b64 }).await?;
             account.advance(std::mem::replace(&mut unaccounted, len));
+            if (chunk_index + 1) % CONDUIT_PUSH_CHUNKS == 0 {
+                self.ping(1).await?;
+            }
         }
         Ok(unaccounted)
     }
