@@ -194,10 +194,11 @@ impl ServerBuilder {
 
     /// Calls `told` for each file that was received, when it is on the disk under its name.
     ///
-    /// It is called on a thread of its own, for one file after the other, and may take its time: nothing waits for it but
-    /// the files behind it. [`RECEIVED_QUEUE_MAX`](limits::RECEIVED_QUEUE_MAX) of them may wait; what does not fit in is not told of, which is
-    /// logged. A panic in it is logged, and the next file is told of all the same. At the end of the server it is
-    /// called for what still waits, for at most [`RECEIVED_END_TIMEOUT`](limits::RECEIVED_END_TIMEOUT).
+    /// It is called on a thread of its own, for one file after the other, and may take its time: nothing waits for it
+    /// but the files behind it. [`RECEIVED_QUEUE_MAX`](limits::RECEIVED_QUEUE_MAX) of them may wait; what does not
+    /// fit in is not told of, which is logged. A panic in it is logged, and the next file is told of all the same. At
+    /// the end of the server it is called for what still waits, for at most
+    /// [`RECEIVED_END_TIMEOUT`](limits::RECEIVED_END_TIMEOUT).
     #[must_use]
     pub fn on_file_received(self, told: impl Fn(&Received) + Send + Sync + 'static) -> Self {
         Self { received: Some(Arc::new(told)), ..self }

@@ -1,9 +1,10 @@
 //! Names that the server gives to what it receives, where somebody has said how.
 //!
 //! A client asks for a name; under which one its file is stored is decided once, when all of it is here. Until then the
-//! upload has a slot of its own, which follows from the key, the name that was asked for, and the file: so an upload that was
-//! cut is gone on with as any other, and two files that are to have one name do not get into each other's way. Whatever makes the names is believed in nothing: what it says is parsed like a name of a
-//! peer, and has to be one that the key may store.
+//! upload has a slot of its own, which follows from the key, the name that was asked for, and the file: so an upload that
+//! was cut is gone on with as any other, and two files that are to have one name do not get into each other's way.
+//! Whatever makes the names is believed in nothing: what it says is parsed like a name of a peer, and has to be one that
+//! the key may store.
 
 use std::sync::Mutex;
 
