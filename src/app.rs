@@ -18,6 +18,7 @@ mod hangup;
 mod identity;
 mod keys;
 mod owner;
+mod pushing;
 pub mod received;
 pub mod server;
 

@@ -24,11 +24,13 @@ use crate::units::{Rate, Span};
 pub mod control;
 pub mod keys;
 mod options;
+pub mod pushing;
 pub mod template;
 
 use control::ControlTask;
 use keys::KeyTask;
 pub use options::{LogFormat, Options, TlsMode};
+use pushing::PushTask;
 use template::NameTemplate;
 
 /// A checked configuration of the server.
@@ -77,6 +79,8 @@ pub enum Task {
     Key(KeyTask),
     /// To ask a running server about itself.
     Control(ControlTask),
+    /// To send files to those who listen to a running server.
+    Push(PushTask),
 }
 
 /// Where a given identity lies.
@@ -182,6 +186,7 @@ fn task(command: keys::Command) -> Result<Task, ConfigError> {
         Command::Clients(clients) => clients.task(Question::Clients).map(Task::Control),
         Command::History(history) => history.task().map(Task::Control),
         Command::Cancel(cancel) => cancel.task().map(Task::Control),
+        Command::Push(push) => push.task().map(Task::Push),
     }
 }
 

@@ -3,6 +3,7 @@
 //! Tables are for people and written as they come; with `--json` each record is a line, as it came.
 
 use std::io::{self, ErrorKind, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,33 +28,54 @@ use crate::units::{Bytes, Rate};
 /// Asks the server of a state folder, and shows what it says.
 pub(super) fn run(task: &ControlTask, stopping: &CancellationToken) -> anyhow::Result<ExitCode> {
     let ControlTask { state, question, json } = task;
-    let owner = owner(state)?;
-    let address = owner.address;
-    let (server, settings) = reach(owner)?;
+    let Reached { address, server, settings } = Reached::of(state)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let asked = runtime.block_on(ask(&server, question, &settings, &Quiet, stopping, *json));
     runtime.shutdown_background();
-    let folder = state.display();
     match asked {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(FetchError::Interrupted) if stopping.is_cancelled() => {
             Ok(ExitCode::from(crate::error::EXIT_INTERRUPTED))
         }
-        Err(error @ (FetchError::Connect { .. } | FetchError::Unanswered { .. })) => {
-            let text = format!(
+        Err(error) => Err(failure(&error, address, state).into()),
+    }
+}
+
+/// The server of a state folder, as its owner reaches it.
+pub(super) struct Reached {
+    pub(super) address: SocketAddr,
+    pub(super) server: Server,
+    pub(super) settings: Settings,
+}
+
+impl Reached {
+    pub(super) fn of(state: &Path) -> Result<Self, Failure> {
+        let owner = owner(state)?;
+        let address = owner.address;
+        let (server, settings) = reach(owner)?;
+        Ok(Self { address, server, settings })
+    }
+}
+
+/// Why the owner of a server got nothing from it.
+pub(super) fn failure(error: &FetchError, address: SocketAddr, state: &Path) -> Failure {
+    let folder = state.display();
+    match error {
+        FetchError::Connect { .. } | FetchError::Unanswered { .. } => Failure::new(
+            error.code(),
+            format!(
                 "no server answers at {address}, where the one with the state folder {folder} was ({error}); start it \
                  anew"
-            );
-            Err(Failure::new(error.code(), text).into())
-        }
-        Err(error @ FetchError::Untrusted(_)) => {
-            let text = format!(
+            ),
+        ),
+        FetchError::Untrusted(_) => Failure::new(
+            error.code(),
+            format!(
                 "what listens at {address} is not the server with the state folder {folder}, and was told nothing \
                  ({error})"
-            );
-            Err(Failure::new(error.code(), text).into())
-        }
-        Err(error) => Err(Failure::new(error.code(), &error).into()),
+            ),
+        ),
+        error => Failure::new(error.code(), error),
     }
 }
 

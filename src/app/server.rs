@@ -35,6 +35,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Task::Serve(config)) => run(*config, stopping.clone()),
         Ok(Task::Key(task)) => super::keys::run(task),
         Ok(Task::Control(task)) => super::control::run(&task, &stopping),
+        Ok(Task::Push(task)) => super::pushing::run(&task, &stopping),
         Err(ConfigError::Arguments(error)) => {
             // Help and version are errors to clap, but of status 0 and for standard output.
             let _ = error.print();

@@ -15,10 +15,12 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::known_hosts::KnownHosts;
 use super::v2::in_runtime;
 use super::{
-    Backoff, Entry, Facts, FetchError, Fetched, Observer, Overwrite, Put, Selection, Server, ServerError,
-    Settings, Target, TlsMode, UploadSource, fetch, list, put, stat,
+    Backoff, Entry, Facts, FetchError, Fetched, Listen, Observer, Overwrite, Put, ReceivingObserver,
+    Selection, Server, ServerError, Settings, Target, TlsMode, UploadSource, fetch, list, listen, push, put,
+    stat,
 };
 use crate::limits::LISTING_BATCHES;
+use crate::names::ReceiverName;
 use crate::pin::Pin;
 use crate::token::Token;
 
@@ -219,6 +221,47 @@ impl Client {
         away(move || async move {
             let Call { server, name, settings, meter, stop } = &call;
             put(server, &source, name, settings, meter, stop).await
+        })
+        .await
+    }
+
+    /// Sends the local file `path` to whoever listens on the server as `receiver`, who is told that it is called `name` and
+    /// decides where it lands. When this returns the receiver has it, whole and on its disk. Takes a key with the right
+    /// to push.
+    ///
+    /// # Errors
+    /// That of the last attempt: see [`push`].
+    pub async fn push(
+        &self,
+        receiver: &ReceiverName,
+        path: impl Into<PathBuf>,
+        name: impl AsRef<[u8]>,
+    ) -> Result<Put, FetchError> {
+        let (call, source) = (self.call(name.as_ref()), UploadSource::File(path.into()));
+        let (receiver, _given_up) = (receiver.clone(), call.guard());
+        away(move || async move {
+            let Call { server, name, settings, meter, stop } = &call;
+            push(server, &receiver, &source, name, settings, meter, stop).await
+        })
+        .await
+    }
+
+    /// Listens on the server, and receives what others send, until the future is dropped or the token of
+    /// [`ClientBuilder::stopped_by`] is cancelled; connections that break are made anew. What happens is told to
+    /// `receiving`, and how far each file is, to the observer that it gives. Takes a key with the right to push.
+    ///
+    /// # Errors
+    /// What does not pass by itself, or [`FetchError::Interrupted`]: see [`listen`].
+    pub async fn listen(
+        &self,
+        listening: Listen,
+        receiving: Arc<dyn ReceivingObserver>,
+    ) -> Result<(), FetchError> {
+        let call = self.call(listening.name.as_str().as_bytes());
+        let _given_up = call.guard();
+        away(move || async move {
+            let Call { server, settings, meter, stop, .. } = &call;
+            listen(server, &listening, settings, meter, &receiving, stop).await
         })
         .await
     }

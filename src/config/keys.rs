@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::{ConfigError, control, read_file, state_folder};
+use super::{ConfigError, control, pushing, read_file, state_folder};
 use crate::keys::{KeyName, KeyNameError};
 use crate::limits::QUOTA_MAX;
 use crate::names::FileName;
@@ -36,6 +36,9 @@ pub enum Command {
 
     /// End a running transfer, by the id that status shows
     Cancel(control::Cancel),
+
+    /// Send files of this machine to clients that listen to the running server
+    Push(pushing::Push),
 }
 
 /// What can be done with keys.

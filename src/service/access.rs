@@ -149,10 +149,10 @@ impl Access {
         Self { upload_max: max, ..self }
     }
 
-    /// Whoever shows this token may see and steer the server, under the name [`KeyName::OWNER`].
+    /// Whoever shows this token may see and steer the server, and send to those who listen, under the name [`KeyName::OWNER`].
     #[must_use]
     pub fn with_owner(self, token: &Token) -> Self {
-        let grant = Grant { rights: Rights::from_iter([Right::Admin]), prefix: Box::default() };
+        let grant = Grant { rights: Rights::from_iter([Right::Push, Right::Admin]), prefix: Box::default() };
         let (id, name, hash, created) = (token.id(), KeyName::owner(), token.hash(), Timestamp::now());
         let key = Key { id, name, hash, grant, created, expires: None, quota: None };
         Self { owner: Some(Arc::new(key)), ..self }

@@ -200,7 +200,7 @@ fn what_is_asked_of_the_server_about_itself_is_as_specified_at_every_split() {
         ClientFrame::decode(&mut unknown).unwrap(),
         Some(ClientFrame::Control(4, Question::Unknown(200)))
     );
-    for (at, byte, what) in [(26, 4, "result"), (27, 3, "direction"), (33, 9, "client's length")] {
+    for (at, byte, what) in [(26, 4, "result"), (27, 4, "direction"), (33, 9, "client's length")] {
         let mut wrong = client(&frames[1]);
         wrong[at] = byte;
         assert!(ClientFrame::decode(&mut wrong).is_err(), "{what}");
