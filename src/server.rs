@@ -31,6 +31,9 @@ mod wire;
 use precedence::Precedence;
 use rates::Rates;
 
+/// What a client is told whose transfer somebody else has ended, in dialects that have no code for it.
+const CANCELLED: &str = "the transfer was cancelled by an operator of the server";
+
 /// What a user may set about connections.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -25,6 +25,7 @@ use super::received::Received;
 use crate::digest::Digest;
 use crate::limits::{COMMANDS_QUEUE_MAX, COMMANDS_RUNNING_MAX};
 use crate::text::{logged, shown};
+use crate::tree::Root;
 
 mod output;
 mod words;
@@ -97,6 +98,13 @@ impl Details {
     pub fn of_fetched(path: &Path, name: &[u8], server: &str, size: u64, digest: Digest) -> Self {
         let digest = of_digest(digest);
         Self::of_client(path, name, server, &[("ONEPORT_SIZE", size.to_string()), digest])
+    }
+
+    /// A file that somebody, whose key is called `from`, has sent to a client that listens on `server`.
+    #[must_use]
+    pub fn of_pushed(path: &Path, name: &[u8], server: &str, from: &str, size: u64, root: Root) -> Self {
+        let (size, digest) = (("ONEPORT_SIZE", size.to_string()), of_digest(Digest::Blake3(root)));
+        Self::of_client(path, name, server, &[size, digest, ("ONEPORT_KEY_NAME", from.to_owned())])
     }
 
     /// A folder that a client has fetched, with so many files that have so many bytes in all.

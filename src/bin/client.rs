@@ -137,7 +137,10 @@ fn run(job: &Job, stop: &Stop) -> anyhow::Result<ExitCode> {
             }
             Task::Put(uploads) => Ok(storing::put_all(job, uploads, stop).await),
             Task::Push(deliveries) => Ok(pushing::push_all(job, deliveries, stop).await),
-            Task::Listen(server, listen) => Ok(listening::run(job, server, listen, stop).await),
+            Task::Listen(server, listen) => {
+                let code = listening::run(job, server, listen, &hooks, stop).await;
+                Ok(hooks.finish(stop, code).await)
+            }
             Task::Remove { .. } | Task::Move { .. } => Ok(storing::change_all(job, stop).await),
             Task::Ping { server, count } => Ok(asking::ping(job, server, *count, stop).await),
             Task::Control { server, question } => Ok(steering::ask(job, server, question, stop).await),

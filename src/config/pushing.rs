@@ -12,7 +12,7 @@ use crate::names::ReceiverName;
 #[derive(Clone, Debug, Args)]
 pub struct Push {
     /// Who they are for: the names under which clients listen, several with commas between them
-    #[arg(value_name = "RECEIVER,...", value_delimiter = ',', required = true)]
+    #[arg(value_name = "RECEIVER,...", value_delimiter = ',', num_args = 1, required = true)]
     receivers: Vec<ReceiverName>,
 
     /// The files

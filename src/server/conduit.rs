@@ -37,6 +37,7 @@ use crate::limits::{
 use crate::service::access::{Caller, NotAccepted};
 use crate::service::accounts::Account;
 use crate::service::conduits::Listening;
+use crate::service::history::Dialect;
 use crate::text;
 use crate::token::TokenHash;
 
@@ -101,6 +102,8 @@ pub(super) async fn serve(
             return Err(End::NotAccepted(reason));
         }
     };
+    wire.presence().speaks(Dialect::Conduit);
+    wire.presence().shows(caller.key_name());
     let mut connection = Connection::new(context, caller, &name, input);
     let ended = connection.run(wire).await;
     let reason = match &ended {

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::codec::{Decoder, Encoder};
 
-use super::Context;
 use super::end::End;
 use super::wire::{Farewell, Wire};
+use super::{CANCELLED, Context};
 use crate::catalog::history::Direction;
 use crate::codec::v1::{self, Header, Request, RequestCodec, Response, ResponseCodec};
 use crate::digest::Md5;
@@ -27,9 +27,6 @@ use crate::service::accounts::NO_TRANSFER;
 use crate::service::transfer::Transfer;
 use crate::service::{Event, ServiceError, Source};
 use crate::storage::StoredFile;
-
-/// What a client is told that comes again for what somebody else has cancelled.
-const CANCELLED: &str = "the transfer was cancelled by an operator of the server";
 
 /// Reads a whole request.
 pub(super) async fn read_request(wire: &mut Wire, buffer: &mut BytesMut) -> Result<Request, End> {

@@ -77,6 +77,41 @@ fn rows(site: &Site, count: usize) -> Vec<String> {
 }
 
 #[test]
+fn the_owner_of_a_server_sends_without_a_key_and_hears_what_came_of_each_file() {
+    let site = Site::new();
+    let (ann, bob) = (Peer::new(&site, "ann"), Peer::new(&site, "bob"));
+    let server = site.serve(&[]);
+    let listening = ann.listen(server.address, "ann", &["-d", "in"]);
+    let strict = bob.listen(server.address, "bob", &["-d", "in", "--max-size", "10"]);
+    let data = noise(1, 2 * MIB + 1);
+    fs::write(site.path().join("report"), &data).unwrap();
+    fs::write(site.path().join("short"), "x").unwrap();
+    let push = |words: &[&str]| site.launch_bare(&[&["push", "--state", "state"], words].concat()).run();
+    let ended = push(&["ann", "report", "short"]);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.stdout.lines().count(), 2, "{}", ended.stdout);
+    assert!(ended.stderr.contains("report: 100%"), "{}", ended.stderr);
+    assert!(await_received(&listening, 2).iter().all(|event| event["from"] == "owner"));
+    assert!(ann.place.read("in/report") == data && ann.place.read("in/short") == b"x");
+
+    let ended = push(&["ann,bob", "report", "short", "--json"]);
+    assert_eq!(ended.code, Some(23), "one of four is too large for bob: {}", ended.stderr);
+    let results = told(ended.stdout.as_bytes());
+    let failed: Vec<_> = results.iter().filter(|result| result["ok"] == false).collect();
+    assert_eq!((results.len(), failed.len()), (4, 1), "{results:?}");
+    assert_eq!((&failed[0]["receiver"], &failed[0]["exit_status"]), (&"bob".into(), &LIMIT.into()));
+    assert_eq!(await_received(&strict, 2).iter().filter(|event| event["ok"] == true).count(), 1);
+
+    let ended = push(&["nobody", "short"]);
+    assert_eq!(ended.code, Some(NOT_FOUND), "{}", ended.stderr);
+    assert!(ended.stderr.contains("nobody"), "{}", ended.stderr);
+    server.wait_log("(key=owner) received by ann");
+    let bare = site.launch_bare(&["push", "--state", "none", "ann", "short"]).run();
+    assert_eq!(bare.code, Some(5), "{}", bare.stderr);
+    assert!(bare.stderr.contains("no server is running"), "{}", bare.stderr);
+}
+
+#[test]
 fn where_nobody_listens_the_sender_is_told_before_a_byte() {
     let site = Site::new();
     let sender = Peer::new(&site, "sender");
@@ -264,6 +299,26 @@ fn a_file_that_is_too_large_for_its_receiver_is_refused_before_a_byte_of_it() {
         poor.client(server.address, &["push", "ann", "x"]).end().expect(0);
     }
     assert_eq!(spooled(&site), 0);
+}
+
+#[test]
+fn a_listener_runs_a_command_for_what_was_sent_to_it() {
+    const COMMAND: &str =
+        "sh -c 'printf %s,%s,%s \"$ONEPORT_KEY_NAME\" \"$ONEPORT_NAME\" \"$ONEPORT_KEY\" > told; cp \"$ONEPORT_PATH\" copy'";
+    let site = Site::new();
+    let (sender, ann) = (Peer::new(&site, "sender"), Peer::new(&site, "ann"));
+    let server = site.serve(&[]);
+    let listening =
+        ann.listen(server.address, "ann", &["--once", "-d", "in", "--on-received", COMMAND]);
+    sender.place.write("x", b"hello");
+    sender.client(server.address, &["push", "ann", "x"]).end().expect(0);
+    listening.end().expect(0);
+    assert_eq!(ann.place.read("told"), b"sender,x,", "and no key of this client");
+    assert_eq!(ann.place.read("copy"), b"hello");
+    let failing = ann.listen(server.address, "ann", &["--once", "--on-received", "false"]);
+    sender.client(server.address, &["push", "ann", "x"]).end().expect(0);
+    failing.end().expect(40);
+    assert_eq!(ann.place.read("x"), b"hello");
 }
 
 #[test]

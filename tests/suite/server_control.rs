@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 
 use oneport::codec::v2::{ErrorCode, Put, ServerFrame};
 use oneport::error::Code;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::conduit_peer;
 use crate::harness::Place;
 use crate::holders::{add, connect_from};
 use crate::putting::{Came, Putter};
@@ -187,6 +188,28 @@ fn a_transfer_of_version_1_is_cut_and_its_client_told_once_when_it_comes_again()
         other => panic!("{}", raw::brief(&other)),
     }
     assert!(matches!(raw::fetch(server.address, "large"), Answer::Whole(_)), "it was told once");
+}
+
+#[test]
+fn clients_of_conduit_are_seen_and_their_transfers_end_as_all_others() {
+    let site = Site::new();
+    site.file("large", &noise(1, 4 << 16));
+    let server = conduit_peer::serve(&site, &[]);
+    let mut peer = conduit_peer::Peer::named(&server, "desk");
+    let begun = peer.get("file_download_start", json!({ "filename": "large" }));
+    let chunk = json!({ "transfer_id": begun["transfer_id"], "chunk_index": 0 });
+    peer.get("file_download_chunk", chunk.clone());
+    let transfer = running(&site, 1 << 16);
+    assert_eq!((&transfer["dialect"], &transfer["key"]), (&"conduit".into(), &"conduit".into()));
+    let clients = of_event(&records(&owner(&site, &["clients", "--json"])), "client");
+    let desk = clients.iter().find(|client| client["dialect"] == "conduit").unwrap();
+    assert_eq!((&desk["key"], &desk["doing"]), (&"conduit".into(), &"download large".into()), "{desk}");
+    records(&owner(&site, &["cancel", id(&transfer), "--json"]));
+    let ended = peer.call("file_download_chunk", chunk);
+    assert_eq!(ended["success"], false, "{ended}");
+    assert!(ended["error"].as_str().unwrap().contains("cancelled by an operator"), "{ended}");
+    assert_eq!(past(&site, "large", &["--result", "cancelled"])["cancelled_by"], "owner");
+    peer.get("file_list", json!({}));
 }
 
 #[test]

@@ -170,6 +170,9 @@ enum Command {
         connections: u64,
 
         #[command(flatten)]
+        hook: Hook,
+
+        #[command(flatten)]
         common: Common,
     },
 
@@ -419,7 +422,17 @@ struct Options {
     #[arg(long)]
     no_sync: bool,
 
-    /// Command to run for each file that was fetched (with -r, for each folder), without a shell; what there is to
+    #[command(flatten)]
+    hook: Hook,
+
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What is run when a file is here.
+#[derive(Debug, Args)]
+struct Hook {
+    /// Command to run for each file that was received (with get -r, for each folder), without a shell; what there is to
     /// know of it is in its environment (ONEPORT_PATH, ONEPORT_NAME, ...)
     #[arg(long, value_name = "COMMAND")]
     on_received: Option<Words>,
@@ -427,9 +440,6 @@ struct Options {
     /// How long that command may run before it is killed
     #[arg(long, value_name = "TIME", default_value = "5m")]
     on_received_timeout: Span,
-
-    #[command(flatten)]
-    common: Common,
 }
 
 /// How files are moved between two machines, in whichever direction.
@@ -604,8 +614,18 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
             let named = job::Named { to, name };
             job::put(host, &files, &named, &chosen, patterns, moving, common)
         }
-        Some(Command::Listen { host, name, directory, overwrite, max_size, once, connections, common }) => {
-            let listening = job::Listening { name, directory, overwrite, max_size, once, connections };
+        Some(Command::Listen {
+            host,
+            name,
+            directory,
+            overwrite,
+            max_size,
+            once,
+            connections,
+            hook,
+            common,
+        }) => {
+            let listening = job::Listening { name, directory, overwrite, max_size, once, connections, hook };
             job::listen(host, listening, common)
         }
         Some(Command::Push {

@@ -1,4 +1,4 @@
-//! `--on-received`: a command for each file that was fetched, and for each folder that was.
+//! `--on-received`: a command for each file that was fetched or sent to this client, and for each folder that was fetched.
 //!
 //! Commands run while further files are fetched; before the client ends it waits for all of them. One that fails does
 //! not make a file any less received, but the client ends with a status of its own.
@@ -27,6 +27,11 @@ impl Hooks {
             (commands, queue)
         });
         Self { commands: started }
+    }
+
+    /// Where more of them wait, if there are any.
+    pub(crate) fn queue(&self) -> Option<Queue> {
+        self.commands.as_ref().map(|(commands, _)| commands.queue())
     }
 
     /// A file is here that was not here before.

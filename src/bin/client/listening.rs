@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use oneport::app::command::{Details, Queue};
 use oneport::app::say;
 use oneport::client::{
     Event, FetchError, Listen, Listened, Observer, Offered, Received, ReceivingObserver, Server, listen,
@@ -14,14 +15,16 @@ use tracing::{error, info, warn};
 
 use crate::Stop;
 use crate::args::Job;
+use crate::hooks::Hooks;
 use crate::listening_json as json;
 use crate::plain::Plain;
 use crate::view::{Show, tell_remembered, write_result};
 
 /// Listens until the user does not want it any more, or it cannot be done.
-pub(crate) async fn run(job: &Job, server: &Server, how: &Listen, stop: &Stop) -> ExitCode {
+pub(crate) async fn run(job: &Job, server: &Server, how: &Listen, hooks: &Hooks, stop: &Stop) -> ExitCode {
     let (json, quiet, verbose) = (job.json, job.quiet, job.verbose);
-    let view = View { json, quiet, verbose, name: how.name.to_string(), server: server.to_string() };
+    let (name, server_shown, queue) = (how.name.to_string(), server.to_string(), hooks.queue());
+    let view = View { json, quiet, verbose, name, server: server_shown, queue };
     let receiving: Arc<dyn ReceivingObserver> = Arc::new(view);
     let connections = Connections { job };
     info!(event = "listen", %server, name = %how.name, "Listening on {server} as {}", how.name);
@@ -69,6 +72,8 @@ struct View {
     verbose: bool,
     name: String,
     server: String,
+    /// Where commands wait to be run for what was received.
+    queue: Option<Queue>,
 }
 
 impl View {
@@ -84,6 +89,10 @@ impl View {
             event = "received", %file, %from, %target, size, seconds, resumed, unchanged, blake3 = %root,
             "Received '{file}' from {from} into {target}: {size} bytes in {seconds:.3} s ({rate}), BLAKE3 {root} verified"
         );
+        if let Some(queue) = self.queue.as_ref().filter(|_| !unchanged) {
+            let (path, name) = (&received.path, name.as_bytes());
+            queue.tell(Details::of_pushed(path, name, &self.server, from, *size, *root));
+        }
         if self.json {
             return write_result(&json::received(offered, received), false);
         }

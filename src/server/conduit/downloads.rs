@@ -13,6 +13,7 @@ use crate::codec::conduit::words::Params;
 use crate::codec::conduit::words::replies::{Begun, Chunk, Failure, done};
 use crate::limits::CONDUIT_CHUNK;
 use crate::rights::Verb;
+use crate::server::CANCELLED;
 use crate::service::Event;
 use crate::service::access::Permit;
 use crate::service::accounts::Account;
@@ -88,6 +89,10 @@ impl Calls {
         if let Err(denied) = self.service.check(&self.caller, Verb::Get, name) {
             download.cut(&denied.to_string());
             return Err(denied.into());
+        }
+        if download.account.moving().cancelled_by().is_some() {
+            self.service.live().has_heard(download.account.moving());
+            return Err(broken(&download, CANCELLED));
         }
         let Some(offset) = index.checked_mul(CONDUIT_CHUNK).filter(|&offset| offset < size) else {
             self.keep(id, Open::Out(download));

@@ -26,6 +26,7 @@ use crate::codec::conduit::{Frame, Kind};
 use crate::limits::{
     CONDUIT_ACK_TIMEOUT, CONDUIT_CHUNK, CONDUIT_DEAD_AFTER, CONDUIT_PUSH_AHEAD, CONDUIT_PUSH_CHUNKS,
 };
+use crate::server::CANCELLED;
 use crate::service::Service;
 use crate::service::access::Caller;
 use crate::service::accounts::Account;
@@ -160,6 +161,9 @@ impl Pusher {
         let size = pushed.file.size();
         let mut unaccounted = 0;
         for chunk_index in 0..size.div_ceil(CONDUIT_CHUNK) {
+            if account.moving().cancelled_by().is_some() {
+                return Err(CANCELLED.to_owned());
+            }
             let (offset, file) = (chunk_index * CONDUIT_CHUNK, Arc::clone(&pushed.file));
             let len = CONDUIT_CHUNK.min(size - offset);
             let is_last = offset + len == size;

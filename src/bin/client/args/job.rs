@@ -12,8 +12,8 @@ use oneport::text;
 use oneport::units::Rate;
 
 use super::{
-    ArgsError, Chosen, Common, ExistingArg, Files, Host, Moving, Options, OverwriteArg, Place, Progress,
-    ProtocolArg,
+    ArgsError, Chosen, Common, ExistingArg, Files, Hook, Host, Moving, Options, OverwriteArg, Place,
+    Progress, ProtocolArg,
 };
 
 #[path = "job/folders.rs"]
@@ -124,13 +124,10 @@ fn get_job(
     options: Options,
     overwrite_default: OverwriteArg,
 ) -> Result<Job, ArgsError> {
-    let Options { moving, restart, protocol, no_sync, on_received, on_received_timeout, common, .. } =
-        options;
+    let Options { moving, restart, protocol, no_sync, hook, common, .. } = options;
+    let on_received = hook.checked()?;
     if on_received.is_some() && files.iter().any(|file| file.target == Target::Stdout) {
         return wrong("--on-received needs a file, and -o - makes none; drop one of them");
-    }
-    if on_received_timeout.0.is_zero() {
-        return wrong("--on-received-timeout must be longer than nothing");
     }
     if matches!((protocol, &task), (ProtocolArg::V1, Task::GetFolders(_))) {
         return wrong("version 1 fetches one file at a time; leave --protocol v1 out");
@@ -145,8 +142,18 @@ fn get_job(
         ProtocolArg::V2 => Protocol::V2,
     };
     (job.settings.restart, job.settings.sync) = (restart, !no_sync);
-    job.on_received = on_received.map(|words| (words, on_received_timeout.0));
+    job.on_received = on_received;
     Ok(job)
+}
+
+impl Hook {
+    /// The command, and how long it may run.
+    fn checked(self) -> Result<Option<(Words, Duration)>, ArgsError> {
+        if self.on_received_timeout.0.is_zero() {
+            return wrong("--on-received-timeout must be longer than nothing");
+        }
+        Ok(self.on_received.map(|words| (words, self.on_received_timeout.0)))
+    }
 }
 
 /// Files that are moved between two machines.

@@ -12,7 +12,7 @@ use oneport::units::Size;
 
 use super::storing::own_name;
 use super::{
-    ArgsError, Common, ExistingArg, Host, Job, Local, Moving, OverwriteArg, Task, Upload, common_job,
+    ArgsError, Common, ExistingArg, Hook, Host, Job, Local, Moving, OverwriteArg, Task, Upload, common_job,
     moving_job, wrong,
 };
 
@@ -31,10 +31,11 @@ pub(in crate::args) struct Listening {
     pub(in crate::args) max_size: Option<Size>,
     pub(in crate::args) once: bool,
     pub(in crate::args) connections: u64,
+    pub(in crate::args) hook: Hook,
 }
 
 pub(in crate::args) fn listen(host: Host, listening: Listening, common: Common) -> Result<Job, ArgsError> {
-    let Listening { name, directory, overwrite, max_size, once, connections } = listening;
+    let Listening { name, directory, overwrite, max_size, once, connections, hook } = listening;
     let existing = match overwrite {
         ExistingArg::Rename => Existing::Rename,
         ExistingArg::Never => Existing::Never,
@@ -45,6 +46,7 @@ pub(in crate::args) fn listen(host: Host, listening: Listening, common: Common) 
     let mut job = common_job(Task::Listen(host.server.unwrap_or_default(), listen), Vec::new(), common)?;
     job.settings.links = connections;
     job.settings.protocol = Protocol::V2;
+    job.on_received = hook.checked()?;
     Ok(job)
 }
 
