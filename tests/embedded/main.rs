@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use oneport::app::embed::StartError;
 use oneport::app::received::Received;
-use oneport::client::{FetchError, Selection, TlsMode};
+use oneport::client::{
+    Event, Existing, FetchError, Listen, Listened, Observer, Offered, ReceivingObserver, Selection, TlsMode,
+};
 use oneport::config;
 use oneport::error::Code;
 use oneport::rights::{Grant, Right, Rights, Verb};
@@ -543,4 +545,65 @@ async fn somebody_slow_who_is_told_of_files_holds_up_no_transfer() {
     may_end.store(true, Ordering::SeqCst);
     within(server.shutdown()).await.unwrap();
     assert_eq!(is_slow.load(Ordering::SeqCst), 20, "all were told of, at the latest at the end");
+}
+
+/// Passes on what a client that listens hears.
+struct Heard(mpsc::UnboundedSender<String>);
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn observe(&self, _: &Event<'_>) {}
+}
+
+impl ReceivingObserver for Heard {
+    fn observe(&self, event: &Listened<'_>) {
+        let _ = match event {
+            Listened::Listening { .. } => self.0.send("listening".to_owned()),
+            Listened::Received(offered, received) => {
+                let (name, from, path) = (&offered.name, &offered.from, received.path.display());
+                self.0.send(format!("{name} from {from} at {path}"))
+            }
+            _ => Ok(()),
+        };
+    }
+
+    fn begins(&self, _: &Offered) -> Box<dyn Observer> {
+        Box::new(Deaf)
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_listens_gets_what_another_one_pushes_in_the_same_process() {
+    let place = Place::new();
+    let server = place.builder().start().await.unwrap();
+    let data = noise(2 * MIB + 5);
+    let file = place.write("local/report", &data);
+    let grant = Grant { rights: Rights::from_iter([Right::Push]), ..Grant::default() };
+    let [ann, sender] = ["ann", "sender"].map(|name| {
+        let key = server.issue_key(name, grant.clone()).unwrap();
+        Client::to(&server.address().to_string()).unwrap().key(key).build()
+    });
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let listening = Listen {
+        name: "ann".parse().unwrap(),
+        directory: place.path("in"),
+        existing: Existing::Rename,
+        max_size: None,
+        once: false,
+    };
+    let receiving: Arc<dyn ReceivingObserver> = Arc::new(Heard(tell));
+    let listener = tokio::spawn(async move { ann.listen(listening, receiving).await });
+    assert_eq!(within(told.recv()).await.unwrap(), "listening");
+    let receiver = "ann".parse().unwrap();
+    let sent = within(sender.push(&receiver, &file, "report")).await.unwrap();
+    assert_eq!(sent.size, data.len() as u64);
+    let at = place.path("in/report");
+    assert_eq!(within(told.recv()).await.unwrap(), format!("report from sender at {}", at.display()));
+    assert!(fs::read(at).unwrap() == data);
+    assert!(entries(&place.path("root")).is_empty(), "the server keeps nothing of it");
+    let nobody = within(sender.push(&"nobody".parse().unwrap(), &file, "report")).await.unwrap_err();
+    assert_eq!(nobody.code(), Code::NotFound);
+    listener.abort();
+    within(server.shutdown()).await.unwrap();
 }

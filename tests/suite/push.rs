@@ -303,13 +303,11 @@ fn a_file_that_is_too_large_for_its_receiver_is_refused_before_a_byte_of_it() {
 
 #[test]
 fn a_listener_runs_a_command_for_what_was_sent_to_it() {
-    const COMMAND: &str =
-        "sh -c 'printf %s,%s,%s \"$ONEPORT_KEY_NAME\" \"$ONEPORT_NAME\" \"$ONEPORT_KEY\" > told; cp \"$ONEPORT_PATH\" copy'";
+    const COMMAND: &str = "sh -c 'printf %s,%s,%s \"$ONEPORT_KEY_NAME\" \"$ONEPORT_NAME\" \"$ONEPORT_KEY\" > told; cp \"$ONEPORT_PATH\" copy'";
     let site = Site::new();
     let (sender, ann) = (Peer::new(&site, "sender"), Peer::new(&site, "ann"));
     let server = site.serve(&[]);
-    let listening =
-        ann.listen(server.address, "ann", &["--once", "-d", "in", "--on-received", COMMAND]);
+    let listening = ann.listen(server.address, "ann", &["--once", "-d", "in", "--on-received", COMMAND]);
     sender.place.write("x", b"hello");
     sender.client(server.address, &["push", "ann", "x"]).end().expect(0);
     listening.end().expect(0);
