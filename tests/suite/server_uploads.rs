@@ -151,7 +151,8 @@ fn of_two_keys_one_uploads_a_name_and_the_other_is_told() {
     let mut second = Putter::new(&server, &other, &data);
     let put = second.put("f", 9);
     let came = second.offer(1, put.clone());
-    let text = "another client is uploading a file of this name at this moment".to_owned();
+    let text =
+        "another client is storing, removing or renaming something of this name at this moment".to_owned();
     assert_eq!(came, Came::Failed(1, EXISTS, text));
     drop(first);
     server.wait_log("Upload of 'f' from");
