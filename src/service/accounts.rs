@@ -155,7 +155,7 @@ impl Account {
             let _ = steps.reached(have);
         }
         let state = State { sent: 0, steps, began, last: began, root: None, given: None, cause: None };
-        let (dialect, direction) = (Dialect::V2, way.direction());
+        let (dialect, direction) = (Dialect::of(&caller), way.direction());
         let what =
             What { caller: caller.clone(), dialect, direction, name: name.clone(), size, have, transfer };
         let (moving, begun, state) = (service.inner.live.begin(what), Once::new(), Mutex::new(state));

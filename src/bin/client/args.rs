@@ -11,6 +11,7 @@ use oneport::config::exit_statuses;
 use oneport::control::Question;
 use oneport::limits::{DEFAULT_PORT, PINGS, RETRIES, V2_LINKS, V2_LINKS_MAX};
 use oneport::names::ReceiverName;
+use oneport::patterns::Verdict;
 use oneport::priority::Priority;
 use oneport::units::{Rate, Size, Span};
 
@@ -604,31 +605,32 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
     security::check_words(&arguments)?;
     let mut matches = command().try_get_matches_from(arguments)?;
     let patterns = job::patterns(matches.subcommand().map_or(&matches, |(_, matches)| matches));
-    let cli = Cli::from_arg_matches_mut(&mut matches)?;
-    match cli.command {
-        Some(Command::Get { host, files_from: Some(list), options, .. }) => {
+    let mut cli = Cli::from_arg_matches_mut(&mut matches)?;
+    match cli.command.take() {
+        Some(command) => of_command(command, patterns),
+        None => of_file(cli, patterns),
+    }
+}
+
+/// What `--include` and `--exclude` say, in their order.
+type Patterns = Vec<(Verdict, OsString)>;
+
+/// What a command is to do.
+fn of_command(command: Command, patterns: Patterns) -> Result<Job, ArgsError> {
+    match command {
+        Command::Get { host, files_from: Some(list), options, .. } => {
             job::get_listed(host, &list, options, patterns)
         }
-        Some(Command::Get { host, names, options, .. }) => job::get(Files { host, names }, options, patterns),
-        Some(Command::Put { host, files, to, name, chosen, moving, common }) => {
+        Command::Get { host, names, options, .. } => job::get(Files { host, names }, options, patterns),
+        Command::Put { host, files, to, name, chosen, moving, common } => {
             let named = job::Named { to, name };
             job::put(host, &files, &named, &chosen, patterns, moving, common)
         }
-        Some(Command::Listen {
-            host,
-            name,
-            directory,
-            overwrite,
-            max_size,
-            once,
-            connections,
-            hook,
-            common,
-        }) => {
+        Command::Listen { host, name, directory, overwrite, max_size, once, connections, hook, common } => {
             let listening = job::Listening { name, directory, overwrite, max_size, once, connections, hook };
             job::listen(host, listening, common)
         }
-        Some(Command::Push {
+        Command::Push {
             host,
             receivers,
             files,
@@ -638,41 +640,43 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Job
             checksum,
             progress,
             common,
-        }) => {
+        } => {
             let priority = Priority::default();
             let moving = Moving { overwrite: None, connections, limit_rate, priority, checksum, progress };
             job::push(host, &receivers, &files, name, moving, common)
         }
-        Some(Command::Rm { host, names, recursive, common }) => job::rm(host, names, recursive, common),
-        Some(Command::Mv { host, from, to, replace, common }) => job::mv(host, &from, &to, replace, common),
-        Some(Command::Stat { files, common }) => job::stat(files, common),
-        Some(Command::Verify { files, place, common }) => job::verify(files, &place, common),
-        Some(Command::Ls { host, names, chosen, long, common }) => {
+        Command::Rm { host, names, recursive, common } => job::rm(host, names, recursive, common),
+        Command::Mv { host, from, to, replace, common } => job::mv(host, &from, &to, replace, common),
+        Command::Stat { files, common } => job::stat(files, common),
+        Command::Verify { files, place, common } => job::verify(files, &place, common),
+        Command::Ls { host, names, chosen, long, common } => {
             job::ls(host, names, &chosen, patterns, long, common)
         }
-        Some(Command::Status { host, common }) => job::control(host, Question::Status, common),
-        Some(Command::Clients { host, common }) => job::control(host, Question::Clients, common),
-        Some(Command::History { host, wanted, common }) => job::control(host, wanted.question(), common),
-        Some(Command::Cancel { host, which, common }) => job::control(host, which.question(), common),
-        Some(Command::Ping { host, count, common }) => job::ping(host, count, common),
-        None => {
-            let file = cli.file.unwrap_or_default();
-            if let Some(word) = file.to_str().filter(|word| RESERVED.contains(word)) {
-                return Err(ArgsError::Wrong(reserved(word)));
-            }
-            let server = match (&cli.host, cli.port) {
-                (None, _) => None,
-                (Some(host), None) if host.starts_with(Server::SCHEME) => {
-                    Some(host.parse().map_err(|error: ServerError| ArgsError::Wrong(error.to_string()))?)
-                }
-                (Some(host), port) => {
-                    let server = Server::new(host, port.unwrap_or(DEFAULT_PORT));
-                    Some(server.map_err(|error| ArgsError::Wrong(error.to_string()))?)
-                }
-            };
-            job::get(Files { host: Host { server }, names: vec![file] }, cli.options, patterns)
-        }
+        Command::Status { host, common } => job::control(host, Question::Status, common),
+        Command::Clients { host, common } => job::control(host, Question::Clients, common),
+        Command::History { host, wanted, common } => job::control(host, wanted.question(), common),
+        Command::Cancel { host, which, common } => job::control(host, which.question(), common),
+        Command::Ping { host, count, common } => job::ping(host, count, common),
     }
+}
+
+/// A file, and the server that has it, without a command.
+fn of_file(cli: Cli, patterns: Patterns) -> Result<Job, ArgsError> {
+    let file = cli.file.unwrap_or_default();
+    if let Some(word) = file.to_str().filter(|word| RESERVED.contains(word)) {
+        return Err(ArgsError::Wrong(reserved(word)));
+    }
+    let server = match (&cli.host, cli.port) {
+        (None, _) => None,
+        (Some(host), None) if host.starts_with(Server::SCHEME) => {
+            Some(host.parse().map_err(|error: ServerError| ArgsError::Wrong(error.to_string()))?)
+        }
+        (Some(host), port) => {
+            let server = Server::new(host, port.unwrap_or(DEFAULT_PORT));
+            Some(server.map_err(|error| ArgsError::Wrong(error.to_string()))?)
+        }
+    };
+    job::get(Files { host: Host { server }, names: vec![file] }, cli.options, patterns)
 }
 
 fn reserved(word: &str) -> String {
