@@ -14,14 +14,13 @@ use tokio_util::sync::CancellationToken;
 use super::owner::Owner;
 use super::{Failure, say};
 use crate::client::{
-    self, Backoff, Event, FetchError, Observer, OldServers, Overwrite, Protocol, Said, Security, Server,
-    Settings, TlsMode,
+    self, Backoff, Event, FetchError, Observer, Overwrite, Protocol, Said, Security, Server, Settings,
+    TlsMode,
 };
 use crate::config::control::ControlTask;
 use crate::control::{Connected, Past, Question, Record, Running, Status};
 use crate::error::{Code, in_words};
-use crate::limits::{CLIENT_TIMEOUT, CONTROL_RECORDS, V2_LINKS, V2_WAIT_MAX};
-use crate::priority::Priority;
+use crate::limits::CONTROL_RECORDS;
 use crate::text::{json_for_terminal, shown};
 use crate::units::{Bytes, Rate};
 
@@ -117,20 +116,11 @@ fn reach(owner: Owner) -> Result<(Server, Settings), Failure> {
     security.tls = if pin.is_some() { TlsMode::Auto } else { TlsMode::Off };
     security.key = Some(token);
     let settings = Settings {
-        backoff: Backoff { retries: 0, first: CLIENT_TIMEOUT, longest: CLIENT_TIMEOUT },
-        timeout: CLIENT_TIMEOUT,
-        wait_max: V2_WAIT_MAX,
+        backoff: Backoff { retries: 0, ..Backoff::default() },
         overwrite: Overwrite::Never,
-        sync: true,
         protocol: Protocol::V2,
-        links: V2_LINKS,
-        limit_rate: None,
-        priority: Priority::default(),
-        sparse: false,
-        restart: false,
-        checksum: None,
-        old_servers: OldServers::default(),
         security,
+        ..Settings::default()
     };
     Ok((Server { pin, ..server }, settings))
 }

@@ -3,13 +3,16 @@
 //! The owner of the server sends as any client does, over the one port, with the token of the state folder. What came of
 //! each file goes to standard output, how far it is to standard error.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context;
 use serde_json::json;
+use tokio::task::{JoinSet, LocalSet};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Reached, failure};
@@ -22,46 +25,61 @@ use crate::progress::Steps;
 use crate::text::{json_for_terminal, shown};
 use crate::units::Bytes;
 
-/// Sends each file to each receiver, one after the other. One that fails does not keep the others back.
+/// Sends all files to all receivers at once, to each one file after the other. One that fails does not keep the others
+/// back.
 pub(super) fn run(task: &PushTask, stopping: &CancellationToken) -> anyhow::Result<ExitCode> {
     let reached = Reached::of(&task.state)?;
+    let receivers: BTreeSet<ReceiverName> = task.receivers.iter().cloned().collect();
+    let all = task.files.len() * receivers.len();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let sent = runtime.block_on(push_all(task, &reached, stopping));
+    let sending = Rc::new(Sending { task: task.clone(), reached, stopping: stopping.clone() });
+    let sent = LocalSet::new().block_on(&runtime, async {
+        let mut lanes = JoinSet::new();
+        for receiver in receivers {
+            lanes.spawn_local(Rc::clone(&sending).push_all(receiver));
+        }
+        lanes.join_all().await
+    });
     runtime.shutdown_background();
-    let failed = sent.context("cannot write to standard output")?;
+    let failed =
+        sent.into_iter().collect::<io::Result<Vec<_>>>().context("cannot write to standard output")?;
     if stopping.is_cancelled() {
         return Ok(ExitCode::from(EXIT_INTERRUPTED));
     }
+    let failed = failed.concat();
     let Some(first) = failed.first() else { return Ok(ExitCode::SUCCESS) };
-    let all = task.files.len() * task.receivers.len();
     let is_one_cause = failed.len() == all && failed.iter().all(|code| code == first);
     Ok(ExitCode::from(if is_one_cause { *first } else { Code::Partial }.exit_status()))
 }
 
-/// How those failed that did.
-async fn push_all(task: &PushTask, reached: &Reached, stopping: &CancellationToken) -> io::Result<Vec<Code>> {
-    let mut failed = Vec::new();
-    for receiver in &task.receivers {
+/// What is sent, and by way of which server.
+struct Sending {
+    task: PushTask,
+    reached: Reached,
+    stopping: CancellationToken,
+}
+
+impl Sending {
+    /// Sends all files to one receiver; how those failed that did.
+    async fn push_all(self: Rc<Self>, receiver: ReceiverName) -> io::Result<Vec<Code>> {
+        let Self { task, reached, stopping } = &*self;
+        let mut failed = Vec::new();
         for path in &task.files {
             if stopping.is_cancelled() {
-                return Ok(failed);
+                break;
             }
-            let sent = push_one(reached, receiver, path, stopping).await;
+            let sent = push_one(reached, &receiver, path, stopping).await;
             let failure = match &sent {
                 Ok(_) => None,
                 Err(FetchError::Interrupted) => Some(Failure::new(Code::Other, "interrupted")),
                 Err(error) => Some(failure(error, reached.address, &task.state)),
             };
             failed.extend(failure.as_ref().map(|failure| failure.code));
-            let what = (receiver, path.as_path());
-            if task.json {
-                tell_json(what, sent.as_ref().ok(), failure)?
-            } else {
-                tell(what, sent.as_ref().ok(), failure)?
-            }
+            let tell = if task.json { tell_json } else { tell };
+            tell((&receiver, path.as_path()), sent.as_ref().ok(), failure)?;
         }
+        Ok(failed)
     }
-    Ok(failed)
 }
 
 async fn push_one(
@@ -71,7 +89,7 @@ async fn push_one(
     stopping: &CancellationToken,
 ) -> Result<Put, FetchError> {
     let (source, name) = (UploadSource::File(path.to_owned()), base(path.as_os_str().as_encoded_bytes()));
-    let meter = Meter { name: shown(name).to_string(), steps: Mutex::default() };
+    let meter = Meter { name: format!("{} for {receiver}", shown(name)), steps: Mutex::default() };
     push(&reached.server, receiver, &source, name, &reached.settings, &meter, stopping).await
 }
 

@@ -90,7 +90,7 @@ fn the_owner_of_a_server_sends_without_a_key_and_hears_what_came_of_each_file() 
     let ended = push(&["ann", "report", "short"]);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.stdout.lines().count(), 2, "{}", ended.stdout);
-    assert!(ended.stderr.contains("report: 100%"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("report for ann: 100%"), "{}", ended.stderr);
     assert!(await_received(&listening, 2).iter().all(|event| event["from"] == "owner"));
     assert!(ann.place.read("in/report") == data && ann.place.read("in/short") == b"x");
 
