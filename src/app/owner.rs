@@ -1,6 +1,6 @@
 //! The owner of a server: whoever may read its state folder.
 //!
-//! A server notes there where it listens, who it is there, and a token of this run that has the right to administer.
+//! A server notes there where it listens, who it is there, and a token of this run that has the rights to administer and to push.
 //! Commands on the same machine read it (`server status`) and are believed. The note is made anew at each start, and
 //! is gone at the end; that of a server that was killed is worth nothing.
 
@@ -64,8 +64,8 @@ impl Owner {
             drop(Noted(state.to_owned()));
             let (folder, cause) = (state.display(), in_words(error));
             warn!(
-                "The owner's token cannot be noted in {folder} ({cause}): server status, clients, history and \
-                 cancel will not work"
+                "The owner's token cannot be noted in {folder} ({cause}): server status, clients, history, \
+                 cancel and push will not work"
             );
         }
         written.is_ok()

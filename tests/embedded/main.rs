@@ -576,7 +576,16 @@ impl ReceivingObserver for Heard {
 #[tokio::test]
 async fn a_client_that_listens_gets_what_another_one_pushes_in_the_same_process() {
     let place = Place::new();
-    let server = place.builder().start().await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let [namer, hook] = [Arc::clone(&asked), Arc::clone(&asked)];
+    let builder = place.builder().name_generator(move |_| {
+        namer.fetch_add(1, Ordering::Relaxed);
+        b"another".to_vec()
+    });
+    let told_of = move |_: &Received| {
+        hook.fetch_add(1, Ordering::Relaxed);
+    };
+    let server = builder.on_file_received(told_of).start().await.unwrap();
     let data = noise(2 * MIB + 5);
     let file = place.write("local/report", &data);
     let grant = Grant { rights: Rights::from_iter([Right::Push]), ..Grant::default() };
@@ -606,4 +615,5 @@ async fn a_client_that_listens_gets_what_another_one_pushes_in_the_same_process(
     assert_eq!(nobody.code(), Code::NotFound);
     listener.abort();
     within(server.shutdown()).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "the server neither names nor receives it");
 }
